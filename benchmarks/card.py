@@ -1,10 +1,13 @@
-"""The meter on a graphics card: against the card's own counter, k times the work, short intervals, what is idle, and what measuring costs.
+"""The meter on a graphics card: against the card's own counter, k times the work, short intervals,
+what is idle, and what measuring costs.
 
     python -m benchmarks.meter --gpu [--seconds 2]
 
-Two loads, each with all its work waiting on the card: products of 8192 × 8192 matrices in bfloat16, and Tequio's own training loop on a
-random Llama in the shape of SmolLM2-135M. A second account beside NVML's counter of energy: NVML's power, read every 20 ms, added up.
-Printed last are short tables, with the targets. Without a card, or without its counter, it says which tier is taken, and why.
+Two loads, each with all its work waiting on the card: products of 8192 × 8192 matrices in bfloat16,
+and Tequio's own training loop on a random Llama in the shape of SmolLM2-135M. A second account
+beside NVML's counter of energy: NVML's power, read every 20 ms, added up. Printed last are short
+tables, with the targets. Without a card, or without its counter, it says which tier is taken, and
+why.
 """
 
 from __future__ import annotations
@@ -78,7 +81,10 @@ def calibrated(load: Load, seconds: float) -> int:
 
 
 class Power:
-    """NVML's power of the card at the moment, in watts, every 20 ms, added up; None where it has none."""
+    """NVML's power of the card at the moment, in watts, every 20 ms, added up;
+
+    None where it has none.
+    """
 
     def __init__(self) -> None:
         self.joules: float | None = 0.0
@@ -140,7 +146,10 @@ def tier() -> bool:
     print(f"device {best_device()}, tier taken: {energy.method} ({energy.boundary})")
     if best_device().type != "cuda":
         return False
-    print(f"torch {torch.__version__}: {torch.cuda.get_device_name()}, uuid {torch.cuda.get_device_properties(0).uuid}")
+    print(
+        f"torch {torch.__version__}: {torch.cuda.get_device_name()}, uuid "
+        f"{torch.cuda.get_device_properties(0).uuid}"
+    )
     try:
         import pynvml
 
@@ -176,13 +185,17 @@ def ticks(load: Load, unit: int) -> None:
     gaps, joules = [g for g, _ in seen[1:]], [j for _, j in seen[1:]]
     if gaps:
         print(
-            f"the counter moves every {1000 * statistics.median(gaps):.1f} ms ({1000 * min(gaps):.1f} to {1000 * max(gaps):.1f}), by "
-            f"{statistics.median(joules):.2f} J; {reads} reads, {1000 * 1.5 / max(reads, 1) - 0.5:.2f} ms each"
+            f"the counter moves every {1000 * statistics.median(gaps):.1f} ms "
+            f"({1000 * min(gaps):.1f} to {1000 * max(gaps):.1f}), by "
+            f"{statistics.median(joules):.2f} J; {reads} reads, "
+            f"{1000 * 1.5 / max(reads, 1) - 0.5:.2f} ms each"
         )
 
 
 def longer(name: str, load: Load, unit: int, meter: Meter) -> list[str]:
-    """Rows for 1, 2 and 4 times the work: metered and counted beside each other, and energy over k times the first."""
+    """Rows for 1, 2 and 4 times the work: metered and counted beside each other, and energy over k
+    times the first.
+    """
     rows, first, sensor = [], 0.0, counter()
     load(unit)
     for k in (1, 2, 4):
@@ -197,8 +210,9 @@ def longer(name: str, load: Load, unit: int, meter: Meter) -> list[str]:
         first = first or energy.joules
         beside = float("nan") if power.joules is None else power.joules / counted
         rows.append(
-            f"| {name} | {k} | {energy.seconds:.2f} | {energy.joules:.1f} | {metered:.1f} | {counted:.1f} | {metered / counted:.4f} "
-            f"| {energy.joules / first / k:.3f} | {counted / energy.seconds:.0f} | {beside:.3f} | {energy.uncertainty:.3f} |"
+            f"| {name} | {k} | {energy.seconds:.2f} | {energy.joules:.1f} | {metered:.1f} | "
+            f"{counted:.1f} | {metered / counted:.4f} | {energy.joules / first / k:.3f} | "
+            f"{counted / energy.seconds:.0f} | {beside:.3f} | {energy.uncertainty:.3f} |"
         )
     return rows
 
@@ -216,25 +230,30 @@ def short(load: Load, unit: int, seconds: float, each: float, meter: Meter) -> s
     own, inside = sum(j for j, _ in parts), sum(s for _, s in parts)
     none = sum(j == 0 for j, _ in parts) / count
     return (
-        f"{count} intervals of {1000 * inside / count:.0f} ms, back to back: {own:.1f} J metered, {whole:.1f} J counted over all, "
-        f"ratio {own / whole:.3f} in {inside / took:.3f} of the time; {none:.0%} of them saw no step of the counter"
+        f"{count} intervals of {1000 * inside / count:.0f} ms, back to back: {own:.1f} J metered, "
+        f"{whole:.1f} J counted over all, ratio {own / whole:.3f} in {inside / took:.3f} of the "
+        f"time; {none:.0%} of them saw no step of the counter"
     )
 
 
 def idle(meter: Meter, seconds: float) -> str:
-    """What an open interval takes while nothing is computed; and what a closed one does not take."""
+    """What an open interval takes while nothing is computed; and what a closed one does not
+    take.
+    """
     time.sleep(1.0)  # the clocks come down
     with of_card(meter).measure() as card, meter.measure() as reading:
         time.sleep(seconds)
     own, energy = card.energy.joules, reading.energy
     return (
-        f"idle, interval open: card {own / energy.seconds:.1f} W charged, processor {(energy.joules - own) / energy.seconds:.2f} W; "
-        "between intervals nothing is charged"
+        f"idle, interval open: card {own / energy.seconds:.1f} W charged, processor "
+        f"{(energy.joules - own) / energy.seconds:.2f} W; between intervals nothing is charged"
     )
 
 
 def cost(load: Load, unit: int, seconds: float, meter: Meter) -> list[str]:
-    """Seconds of a measurement around nothing; and the load with a measurement every half second, in turns with the load alone."""
+    """Seconds of a measurement around nothing; and the load with a measurement every half second,
+    in turns with the load alone.
+    """
     alone = replace(meter, cards=lambda: ())
     times, own = [], time.process_time()
     for _ in range(200):
@@ -245,8 +264,8 @@ def cost(load: Load, unit: int, seconds: float, meter: Meter) -> list[str]:
     own = (time.process_time() - own) / 200
     each = statistics.median(times)
     out = [
-        f"a measurement around nothing: {1000 * each:.2f} ms of wall time, {1000 * own:.2f} ms of CPU: {100 * each / 0.5:.3f} % of half a "
-        "second, (target < 0.5 %)"
+        f"a measurement around nothing: {1000 * each:.2f} ms of wall time, {1000 * own:.2f} ms of "
+        f"CPU: {100 * each / 0.5:.3f} % of half a second, (target < 0.5 %)"
     ]
     part, ratios = max(1, round(unit * 0.5 / seconds)), []
     for _ in range(6):
@@ -258,8 +277,9 @@ def cost(load: Load, unit: int, seconds: float, meter: Meter) -> list[str]:
             took.append(time.perf_counter() - begin)
         ratios.append(took[1] / took[0] - 1)
     out.append(
-        f"half a second of work, with the card's counter over without: {100 * statistics.median(ratios):+.3f} % "
-        f"({100 * min(ratios):+.2f} to {100 * max(ratios):+.2f})"
+        "half a second of work, with the card's counter over without: "
+        f"{100 * statistics.median(ratios):+.3f} % ({100 * min(ratios):+.2f} to "
+        f"{100 * max(ratios):+.2f})"
     )
     return out
 
@@ -284,9 +304,12 @@ def measure(seconds: float) -> None:
                 print(*notes[-4:], sep="\n", flush=True)
             except Exception:
                 traceback.print_exc()
-    print("\nTargets: metered ÷ counted 0.98 to 1.02; energy ÷ (k × first) 0.9 to 1.1; cost < 0.5 %")
     print(
-        "| load | k | s | J in all | J card, metered | J counted | metered ÷ counted | energy ÷ (k × first) | W | power ÷ counter | ± |"
+        "\nTargets: metered ÷ counted 0.98 to 1.02; energy ÷ (k × first) 0.9 to 1.1; cost < 0.5 %"
+    )
+    print(
+        "| load | k | s | J in all | J card, metered | J counted | metered ÷ counted | energy ÷ (k "
+        "× first) | W | power ÷ counter | ± |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|", *rows, sep="\n")
     print(*notes, sep="\n")

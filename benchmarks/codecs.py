@@ -1,5 +1,8 @@
-"""What does each codec cost and save? Bytes, relative error and MB/s on a rank-16 update of SmolLM2-135M's query and value projections
-(30 layers; query 576 × 576, value 192 × 576), one thread. Made-up numbers: normal, with rank vectors of unequal length, as SVDs leave them.
+"""What does each codec cost and save?
+
+Bytes, relative error and MB/s on a rank-16 update of SmolLM2-135M's query and value projections
+(30 layers; query 576 × 576, value 192 × 576), one thread. Made-up numbers: normal, with rank
+vectors of unequal length, as SVDs leave them.
 
 Run: python benchmarks/codecs.py [--repeats 5]
 """
@@ -45,7 +48,8 @@ def smollm2(seed: int = 0) -> Update:
     fall = torch.arange(1, RANK + 1).float().rsqrt() * 1e-3
     entries = {
         f"model.layers.{layer}.self_attn.{part}": Factored(
-            torch.randn(outputs, RANK, generator=g) * fall, torch.randn(RANK, WIDTH, generator=g) * 0.02
+            torch.randn(outputs, RANK, generator=g) * fall,
+            torch.randn(RANK, WIDTH, generator=g) * 0.02,
         )
         for layer in range(LAYERS)
         for part, outputs in OUTPUTS.items()
@@ -56,12 +60,16 @@ def smollm2(seed: int = 0) -> Update:
 def error_of_factors(update: Update, arrived: Update) -> float:
     """Root of the mean over A's and B's of ‖x̂ − x‖² / ‖x‖²."""
     theirs = to_tensors(arrived)
-    squares = [float(((theirs[n] - x).norm() / x.norm()) ** 2) for n, x in to_tensors(update).items()]
+    squares = [
+        float(((theirs[n] - x).norm() / x.norm()) ** 2) for n, x in to_tensors(update).items()
+    ]
     return math.sqrt(statistics.mean(squares))
 
 
 def measured(codec: Codec, update: Update, repeats: int) -> tuple[int, float, float, float, float]:
-    """(bytes, error of the factors, error of the product, float32 MB/s to encode, to decode); medians."""
+    """(bytes, error of the factors, error of the product, float32 MB/s to encode, to decode);
+    medians.
+    """
     coding, decoding = [], []
     for seed in range(repeats):
         start = time.perf_counter()
@@ -86,10 +94,14 @@ def main() -> None:
     head = f"{'codec':<34}{'bytes':>10}{'÷':>8}{'error A, B':>12}{'error BA':>10}{'encode MB/s':>13}{'decode MB/s':>13}"
     print(head)
     for name, settings in CODECS:
-        size, factors, product, coding, decoding = measured(COMPRESS[name](**settings), update, repeats)
+        size, factors, product, coding, decoding = measured(
+            COMPRESS[name](**settings), update, repeats
+        )
         label = f"{name} {' '.join(f'{k}={v}' for k, v in settings.items())}"
         ratio = update.nbytes() / size
-        print(f"{label:<34}{size:>10,}{ratio:>8.1f}{factors:>12.4f}{product:>10.4f}{coding:>13.0f}{decoding:>13.0f}")
+        print(
+            f"{label:<34}{size:>10,}{ratio:>8.1f}{factors:>12.4f}{product:>10.4f}{coding:>13.0f}{decoding:>13.0f}"
+        )
 
 
 if __name__ == "__main__":

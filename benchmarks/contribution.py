@@ -1,11 +1,14 @@
-"""Does the first-order contribution rank participants like exact Shapley values do? Six airlines, one with noise for labels.
+"""Does the first-order contribution rank participants like exact Shapley values do?
+
+Six airlines, one with noise for labels.
 
     python -m benchmarks.contribution [--seeds 0,1,2]
 
-MiniLM on the demo's tweets, no centre. Labels of one airline (another one for each seed) are drawn at random, for training and
-validation. The value of a coalition is how far the mean validation loss of the other five falls below the base's when that coalition alone
-federates; all 64 are trained. The first-order credits and leave-one-out are of the one run of all six, as a ledger records them. Printed:
-Spearman's ρ with Shapley, and who is last.
+MiniLM on the demo's tweets, no centre. Labels of one airline (another one for each seed) are drawn
+at random, for training and validation. The value of a coalition is how far the mean validation loss
+of the other five falls below the base's when that coalition alone federates; all 64 are trained.
+The first-order credits and leave-one-out are of the one run of all six, as a ledger records them.
+Printed: Spearman's ρ with Shapley, and who is last.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ def world(folder: Path, seed: int) -> tuple[RunSetup, RunSpec, int]:
         toml.write_text(toml.read_text().replace(str(file), str(noise)))
     setup = build(config)
     members = tuple(replace(m, steps=STEPS) for m in setup.run_spec.members)
-    run_spec = replace(setup.run_spec, members=members, centre=None, rounds=ROUNDS, patience=ROUNDS, credit=True)
+    run_spec = replace(
+        setup.run_spec, members=members, centre=None, rounds=ROUNDS, patience=ROUNDS, credit=True
+    )
     return setup, run_spec, noisy + 1
 
 
@@ -67,10 +72,16 @@ def load_rows(file: Path | None) -> list[Path]:
 
     assert file is not None
     data = tomllib.loads(file.read_text())["data"]
-    return [(file.parent / data[key]).resolve() for key in ("path", "train", "validation", "test") if key in data]
+    return [
+        (file.parent / data[key]).resolve()
+        for key in ("path", "train", "validation", "test")
+        if key in data
+    ]
 
 
-def run(run_spec: RunSpec, runtime: Embedded, judges: RunSpec) -> tuple[float, list[dict[str, Any]]]:
+def run(
+    run_spec: RunSpec, runtime: Embedded, judges: RunSpec
+) -> tuple[float, list[dict[str, Any]]]:
     """(mean validation loss of the judges in the end, the records of the rounds)."""
     state, _ = open_state(run_spec, runtime)
     bodies = []
@@ -84,7 +95,9 @@ def one(seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         setup, run_spec, noisy = world(Path(folder) / "fed", seed)
         runtime = Embedded({i: node for i, node in setup.nodes.items() if i > 0})
-        judges = replace(run_spec, members=tuple(m for m in run_spec.members if m.index != noisy), credit=False)
+        judges = replace(
+            run_spec, members=tuple(m for m in run_spec.members if m.index != noisy), credit=False
+        )
         indices = [m.index for m in run_spec.members]
         _, bodies = run(replace(run_spec, leave_one_out=True), runtime, judges)
         value: dict[tuple[int, ...], float] = {}
@@ -106,7 +119,8 @@ def one(seed: int) -> dict[str, float]:
         found[f"{key}: last is noise"] = float(min(sums, key=lambda i: sums[i]) == noisy)
         print(f"  seed {seed} {key}: {', '.join(f'{sums[i]:+.4f}' for i in indices)}", flush=True)
     print(
-        f"  seed {seed} Shapley: {', '.join(f'{shapley[i]:+.4f}' for i in indices)}; noise is number {noisy}",
+        f"  seed {seed} Shapley: {', '.join(f'{shapley[i]:+.4f}' for i in indices)}; noise is "
+        f"number {noisy}",
         flush=True,
     )
     found["Shapley: last is noise"] = float(min(shapley, key=lambda i: shapley[i]) == noisy)
@@ -118,13 +132,19 @@ def exact(i: int, indices: list[int], value: dict[tuple[int, ...], float]) -> fl
     n, total = len(indices), 0.0
     for coalition, before in value.items():
         if i not in coalition:
-            weight = math.factorial(len(coalition)) * math.factorial(n - len(coalition) - 1) / math.factorial(n)
+            weight = (
+                math.factorial(len(coalition))
+                * math.factorial(n - len(coalition) - 1)
+                / math.factorial(n)
+            )
             total += weight * (value[tuple(sorted((*coalition, i)))] - before)
     return total
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="0,1,2")
     torch.set_num_threads(1)
     results = [one(int(seed)) for seed in parser.parse_args().seeds.split(",")]

@@ -1,5 +1,7 @@
-"""How fast does the coordinator add up? 100 updates of rank 16 of SmolLM2's query and value layers, stacked and folded, beside reading
-their bytes from memory once, and beside the products that an exact sum needs. Processor time, one thread, least of three.
+"""How fast does the coordinator add up? 100 updates of rank 16 of SmolLM2's query and value layers,
+stacked and folded, beside reading
+their bytes from memory once, and beside the products that an exact sum needs. Processor time, one
+thread, least of three.
 
 Run: python -m benchmarks.fold [--updates 100] [--rank 16]
 """
@@ -21,7 +23,11 @@ from tequio.algorithms.registry import reduce_by_name
 from tequio.core.canonical import pack, unpack
 from tequio.core.update import Factored, Update
 
-SHAPES = {f"{layer}.{name}": (rows, 576) for layer in range(30) for name, rows in (("q_proj", 576), ("v_proj", 192))}
+SHAPES = {
+    f"{layer}.{name}": (rows, 576)
+    for layer in range(30)
+    for name, rows in (("q_proj", 576), ("v_proj", 192))
+}
 
 
 def least(run: Callable[[], Any]) -> float:
@@ -45,7 +51,10 @@ def main() -> None:
         r = arguments.rank
         sizes = SHAPES.items()
         return Update(
-            {k: Factored(torch.randn(m, r, generator=draw), torch.randn(r, n, generator=draw)) for k, (m, n) in sizes}
+            {
+                k: Factored(torch.randn(m, r, generator=draw), torch.randn(r, n, generator=draw))
+                for k, (m, n) in sizes
+            }
         )
 
     updates = [made() for _ in range(arguments.updates)]
@@ -60,7 +69,10 @@ def main() -> None:
 
     def products() -> None:
         stacks = [
-            (torch.ones(m, arguments.rank * arguments.updates), torch.ones(arguments.rank * arguments.updates, n))
+            (
+                torch.ones(m, arguments.rank * arguments.updates),
+                torch.ones(arguments.rank * arguments.updates, n),
+            )
             for m, n in SHAPES.values()
         ]
         for b, a in stacks:

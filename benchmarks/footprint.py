@@ -1,4 +1,6 @@
-"""How much memory does a LoRA step take? Peak of a process of its own that loads a random Llama of a billion parameters and makes two steps
+"""How much memory does a LoRA step take?
+
+Peak of a process of its own that loads a random Llama of a billion parameters and makes two steps
 of 4 × 128 tokens: the plain bfloat16 loop of transformers and peft, and Tequio's.
 
 Run: python -m benchmarks.footprint [--batch 4] [--length 128] [--threads 2]
@@ -23,7 +25,12 @@ from benchmarks.common.memory import peak_bytes
 from benchmarks.roofline import Work, our_arm, plain_arm, work_of
 from tequio.participant.text_tasks import Item
 
-SIZES = {"hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "max_position_embeddings": 2048}
+SIZES = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 2048,
+}
 HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True}
 ARMS = ("plain bfloat16", "tequio")
 
@@ -43,13 +50,29 @@ def prepare(folder: Path) -> int:
 
 def one(arm: str, folder: str, batch: int, length: int) -> None:
     draw = torch.Generator().manual_seed(0)
-    rows = [tuple(torch.randint(0, 40_000, (length,), generator=draw).tolist()) for _ in range(batch)]
-    work = Work("1B", "causal", folder, ["q_proj", "v_proj"], batch, length, [[Item(row, row) for row in rows]])
-    step = plain_arm(work, torch.bfloat16)[0] if arm == "plain bfloat16" else our_arm(work, torch.bfloat16)[0]
+    rows = [
+        tuple(torch.randint(0, 40_000, (length,), generator=draw).tolist()) for _ in range(batch)
+    ]
+    work = Work(
+        "1B",
+        "causal",
+        folder,
+        ["q_proj", "v_proj"],
+        batch,
+        length,
+        [[Item(row, row) for row in rows]],
+    )
+    step = (
+        plain_arm(work, torch.bfloat16)[0]
+        if arm == "plain bfloat16"
+        else our_arm(work, torch.bfloat16)[0]
+    )
     loaded = peak_bytes()
     losses = [step(0), step(0)]
     print(
-        f"{arm}: {loaded / 2**30:.2f} GiB when loaded, peak {peak_bytes() / 2**30:.2f} GiB, losses {losses}", flush=True
+        f"{arm}: {loaded / 2**30:.2f} GiB when loaded, peak {peak_bytes() / 2**30:.2f} GiB, losses "
+        f"{losses}",
+        flush=True,
     )
 
 
@@ -64,10 +87,18 @@ def main() -> None:
     if arguments.one:
         one(arguments.one[0], arguments.one[1], arguments.batch, arguments.length)
         return
-    sizes = ["--batch", str(arguments.batch), "--length", str(arguments.length), "--threads", str(arguments.threads)]
+    sizes = [
+        "--batch",
+        str(arguments.batch),
+        "--length",
+        str(arguments.length),
+        "--threads",
+        str(arguments.threads),
+    ]
     with tempfile.TemporaryDirectory() as name:
         print(
-            f"{prepare(Path(name)) / 1e9:.2f} billion parameters, {arguments.batch} × {arguments.length} tokens",
+            f"{prepare(Path(name)) / 1e9:.2f} billion parameters, {arguments.batch} × "
+            f"{arguments.length} tokens",
             flush=True,
         )
         for arm in ARMS:

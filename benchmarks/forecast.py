@@ -2,13 +2,15 @@
 
     python -m benchmarks.forecast [--models sentiment,manuals] [--participants 2]
 
-Each size is planned (the probe's 10 to 20 real steps) and then run, in processes of their own, on one thread, one participant at a time.
-Printed are ratios, measured over forecast: time at work of all participants (wall), their CPU time (energy over watts, so that other
-work on the machine counts less), and the peak of resident memory. Targets: time within 20 %, memory within 15 %.
---random: bases with random weights in known shapes instead (`benchmarks.common.made`), on a graphics card if there is one: minilm, smollm2,
-llama1b. Plan and run are then in one process, the base loaded for each again, so that a card has got going before the run (`start`, the
-seconds that the probe gave it for that); --separate: in processes of their own there too. On a card, memory is that of its tensors.
---until: no size is begun after so many seconds.
+Each size is planned (the probe's 10 to 20 real steps) and then run, in processes of their own, on
+one thread, one participant at a time. Printed are ratios, measured over forecast: time at work of
+all participants (wall), their CPU time (energy over watts, so that other work on the machine counts
+less), and the peak of resident memory. Targets: time within 20 %, memory within 15 %. --random:
+bases with random weights in known shapes instead (`benchmarks.common.made`), on a graphics card if
+there is one: minilm, smollm2, llama1b. Plan and run are then in one process, the base loaded for
+each again, so that a card has got going before the run (`start`, the seconds that the probe gave it
+for that); --separate: in processes of their own there too. On a card, memory is that of its
+tensors. --until: no size is begun after so many seconds.
 """
 
 from __future__ import annotations
@@ -63,8 +65,9 @@ CPU = CARD | {
 }
 SAME = {"NVIDIA H100 80GB HBM3": "H100 SXM", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA H200": "H200"}
 HEAD = (
-    "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | memory GiB | memory | "
-    "by the sum | process | by the catalogue, time | speed | ms a step | µs a layer | start s |"
+    "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | "
+    "memory GiB | memory | by the sum | process | by the catalogue, time | speed | ms a step | µs "
+    "a layer | start s |"
 )
 
 
@@ -72,27 +75,58 @@ def sized(path: Path, model: str, size: str) -> None:
     """Write a size into the demo's files."""
     batch, tokens, examples, steps = SIZES[model][size]
     lines = path.read_text().splitlines()
-    new = {"rounds": "2", "batch_size": str(batch), "max_tokens": str(tokens), "max_steps": str(steps)}
+    new = {
+        "rounds": "2",
+        "batch_size": str(batch),
+        "max_tokens": str(tokens),
+        "max_steps": str(steps),
+    }
     out = []
     for line in lines:
         key = line.split(" = ")[0]
         out.append(f"{key} = {new[key]}" if key in new else line)
     path.write_text("\n".join(out) + "\n")
     for file in (path.parent / "participants").glob("*.toml"):
-        retained = [line for line in file.read_text().splitlines() if not line.startswith(("max_train", "max_rank"))]
+        retained = [
+            line
+            for line in file.read_text().splitlines()
+            if not line.startswith(("max_train", "max_rank"))
+        ]
         at = retained.index("[data]") + 1
-        file.write_text("\n".join([*retained[:at], f"max_train = {examples}", *retained[at:]]) + "\n")
+        file.write_text(
+            "\n".join([*retained[:at], f"max_train = {examples}", *retained[at:]]) + "\n"
+        )
 
 
 def one(model: str, size: str, participants: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "fed"
-        tequio("demo", model, "--prepare", "--participants", str(participants), "--out", home, "--threads", "1")
+        tequio(
+            "demo",
+            model,
+            "--prepare",
+            "--participants",
+            str(participants),
+            "--out",
+            home,
+            "--threads",
+            "1",
+        )
         path = home / "federation.toml"
         sized(path, model, size)
         tequio("plan", path, "--threads", "1")
         factor = json.loads((home / "plan.json").read_text())["factors"]["this machine"]
-        tequio("run", path, "--out", home / "run", "--threads", "1", "--workers", "1", "--no-counterfactuals")
+        tequio(
+            "run",
+            path,
+            "--out",
+            home / "run",
+            "--threads",
+            "1",
+            "--workers",
+            "1",
+            "--no-counterfactuals",
+        )
         found = compare(json.loads((home / "plan.json").read_text()), home / "run")
     said = sum(r["predicted"]["work"] for r in found["participants"]) / factor
     return {
@@ -124,15 +158,29 @@ def write(model: str, size: str, bases: Path, home: Path) -> Path:
             lines.append(json.dumps({"text": text} | ({"label": "ab"[k % 2]} if labelled else {})))
         path = home / "data" / f"site{i}.jsonl"
         path.write_text("\n".join(lines) + "\n")
-        people.append({"name": f"site{i}", "data": {"path": str(path)}, "hardware": {"max_rank": 16}})
+        people.append(
+            {"name": f"site{i}", "data": {"path": str(path)}, "hardware": {"max_rank": 16}}
+        )
     federation = {
         "name": f"{model}-{size}",
         "seed": 1,
         "base": {"model": str(make_base(model, bases)), "licence": "none"},
-        "task": {"kind": shape.kind, "max_tokens": tokens} | ({"labels": ["a", "b"]} if labelled else {}),
+        "task": {"kind": shape.kind, "max_tokens": tokens}
+        | ({"labels": ["a", "b"]} if labelled else {}),
         "adapter": {"modules": shape.modules, "ranks": [8, 16]},
-        "train": {"rounds": 2, "batch_size": batch, "learning_rate": 1e-4, "max_steps": steps, "local_epochs": 2.0},
-        "personal": {"local_rates": [1e-4], "private_rates": [1e-4], "private_epochs": 0.5, "checks": 2},
+        "train": {
+            "rounds": 2,
+            "batch_size": batch,
+            "learning_rate": 1e-4,
+            "max_steps": steps,
+            "local_epochs": 2.0,
+        },
+        "personal": {
+            "local_rates": [1e-4],
+            "private_rates": [1e-4],
+            "private_epochs": 0.5,
+            "checks": 2,
+        },
     }
     return write_federation(home, federation, people)
 
@@ -146,7 +194,10 @@ def cleared() -> None:
 
 
 def together(path: Path, run: Path) -> dict[str, Any]:
-    """The plan; the run is in this process. With it, where the catalogue has this card, seconds at work by that: `by_catalogue`."""
+    """The plan; the run is in this process.
+
+    With it, where the catalogue has this card, seconds at work by that: `by_catalogue`.
+    """
     config = load_federation(path)
     roster = read_participants(config)
     cleared()
@@ -164,7 +215,10 @@ def together(path: Path, run: Path) -> dict[str, Any]:
 
 def separate(path: Path, run: Path) -> dict[str, Any]:
     """The plan; each is a process."""
-    for parts in (("plan", path), ("run", path, "--out", run, "--no-counterfactuals", "--workers", "1")):
+    for parts in (
+        ("plan", path),
+        ("run", path, "--out", run, "--no-counterfactuals", "--workers", "1"),
+    ):
         tequio(*parts)
     plan: dict[str, Any] = json.loads((path.parent / "plan.json").read_text())
     return plan
@@ -179,24 +233,32 @@ def random_row(model: str, size: str, bases: Path, in_processes: bool) -> str:
         config = load_federation(path)
         batch, tokens = config.train.batch_size, config.task.max_tokens
         said, was = ([row[k] for row in found["participants"]] for k in ("predicted", "measured"))
-        whole = {k: sum(row[k] for row in was) / max(sum(row[k] for row in said), 1e-9) for k in said[0]}
+        whole = {
+            k: sum(row[k] for row in was) / max(sum(row[k] for row in said), 1e-9) for k in said[0]
+        }
         card = found["card"] if found["card"]["ratio"] else found["memory"]
         algorithm = resolve_algorithm(config)
         needed = process_memory(config, algorithm, 2)
         parts = on_card(needed).total if found["card"]["ratio"] else needed.total
         shape = load_model_shape(config, algorithm)
         rows = plan["participants"]
-        flops = sum(r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"]) for r in rows)
+        flops = sum(
+            r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"])
+            for r in rows
+        )
         factor, trained = plan["factors"]["this machine"], sum(r["train"] for r in was)
         a_step = trained / sum(r["rounds"] * r["steps"] for r in rows)
         return (
-            f"| {model} | {size} | {batch} × {tokens} | {sum(r['work'] for r in said) / factor:.2f} "
-            f"| **{whole['work'] * factor:.3f}** | {whole['train'] * factor:.3f} | {whole['evaluate'] * factor:.3f} "
-            f"| {whole['personal'] * factor:.3f} | {whole['joules'] * factor:.3f} | {card['measured'] / 2**30:.3f} "
-            f"| **{card['ratio']:.3f}** | {card['measured'] / parts:.3f} "
-            f"| {found['memory']['ratio'] if in_processes else math.nan:.3f} | {by_catalogue(plan, was)} "
-            f"| {flops / trained / 1e12:.1f} TFLOP/s | {1e3 * a_step:.1f} "
-            f"| {1e6 * a_step / shape.layers:.0f} | {plan['machine']['start']:.2f} |"
+            f"| {model} | {size} | {batch} × {tokens} | "
+            f"{sum(r['work'] for r in said) / factor:.2f} | **{whole['work'] * factor:.3f}** | "
+            f"{whole['train'] * factor:.3f} | {whole['evaluate'] * factor:.3f} | "
+            f"{whole['personal'] * factor:.3f} | {whole['joules'] * factor:.3f} | "
+            f"{card['measured'] / 2**30:.3f} | **{card['ratio']:.3f}** | "
+            f"{card['measured'] / parts:.3f} | "
+            f"{found['memory']['ratio'] if in_processes else math.nan:.3f} | "
+            f"{by_catalogue(plan, was)} | {flops / trained / 1e12:.1f} TFLOP/s | "
+            f"{1e3 * a_step:.1f} | {1e6 * a_step / shape.layers:.0f} | "
+            f"{plan['machine']['start']:.2f} |"
         )
 
 
@@ -205,11 +267,16 @@ def by_catalogue(plan: Mapping[str, Any], was: list[Mapping[str, float]]) -> str
     said = plan.get("by_catalogue")
     if said is None:
         return "–"
-    return f"{sum(row['train'] + row['evaluate'] + row['personal'] for row in was) / said:.2f} of {said:.2f} s"
+    return (
+        f"{sum(row['train'] + row['evaluate'] + row['personal'] for row in was) / said:.2f} of "
+        f"{said:.2f} s"
+    )
 
 
 def workspace() -> str:
-    """What a card keeps for products in the thread that computes, and with that of the backward pass."""
+    """What a card keeps for products in the thread that computes, and with that of the backward
+    pass.
+    """
     if not torch.cuda.is_available():
         return ""
     x, found = torch.randn(64, 64, device="cuda", requires_grad=True), []
@@ -219,8 +286,9 @@ def workspace() -> str:
     found.append(torch.cuda.memory_allocated() / 2**20)
     free, whole = torch.cuda.mem_get_info()
     return (
-        f"; kept for products {found[0]:.0f} MiB ahead, {found[1]:.0f} with backward; {free / 2**30:.1f} of {whole / 2**30:.1f} GiB are "
-        f"free, so the context takes {(whole - free - torch.cuda.memory_reserved()) / 2**20:.0f} MiB"
+        f"; kept for products {found[0]:.0f} MiB ahead, {found[1]:.0f} with backward; "
+        f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB are free, so the context takes "
+        f"{(whole - free - torch.cuda.memory_reserved()) / 2**20:.0f} MiB"
     )
 
 
@@ -229,7 +297,8 @@ def measure(models: list[str], sizes: list[str], in_processes: bool, until: floa
     begun, rows = time.perf_counter(), [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
     name = card_name() or "processor"
     print(
-        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads; measured ÷ forecast{workspace()}",
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads; measured ÷ "
+        f"forecast{workspace()}",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as bases:
@@ -251,7 +320,9 @@ def measure(models: list[str], sizes: list[str], in_processes: bool, until: floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models")
     parser.add_argument("--sizes", default="small,medium,large")
     parser.add_argument("--participants", type=int, default=2)
@@ -264,14 +335,16 @@ def main() -> None:
         measure(models, given.sizes.split(","), given.separate, given.until)
         return
     print(
-        "| model | size | forecast s | time | CPU time | memory | train | evaluate | personal |\n|---|---|---|---|---|---|---|---|---|"
+        "| model | size | forecast s | time | CPU time | memory | train | evaluate | personal "
+        "|\n|---|---|---|---|---|---|---|---|---|"
     )
     for model in (given.models or "sentiment,manuals").split(","):
         for size in given.sizes.split(","):
             r = one(model, size, given.participants)
             print(
-                f"| {model} | {size} | {r['seconds']:.1f} | {r['time']:.2f} | {r['cpu']:.2f} | {r['memory']:.2f} "
-                f"| {r['train']:.2f} | {r['evaluate']:.2f} | {r['personal']:.2f} |",
+                f"| {model} | {size} | {r['seconds']:.1f} | {r['time']:.2f} | {r['cpu']:.2f} | "
+                f"{r['memory']:.2f} | {r['train']:.2f} | {r['evaluate']:.2f} | "
+                f"{r['personal']:.2f} |",
                 flush=True,
             )
 

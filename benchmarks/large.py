@@ -1,8 +1,11 @@
-"""How much memory does a coordinator need for very large updates that come over the network? Peak over its start ÷ one update.
+"""How much memory does a coordinator need for very large updates that come over the network?
 
-A SuperLink, a door and the exchange, as `tequio coordinator start` has them, and as many resident nodes, in threads of one other process,
-which answer with made-up full-weight updates. Two figures: memory that cannot be given back (anonymous), and all that is resident,
-where mapped files count as long as nobody else needs the room. Target: under 3 updates with 50 participants; and 1 GB passes.
+Peak over its start ÷ one update.
+
+A SuperLink, a door and the exchange, as `tequio coordinator start` has them, and as many resident
+nodes, in threads of one other process, which answer with made-up full-weight updates. Two figures:
+memory that cannot be given back (anonymous), and all that is resident, where mapped files count as
+long as nobody else needs the room. Target: under 3 updates with 50 participants; and 1 GB passes.
 
 Run: python -m benchmarks.large [--megabytes 64] [--participants 50]
 """
@@ -54,7 +57,9 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
         spool = Spool()
         for name in names:
             spool.append(Coding().codec.encode(Update({name: made_up(name, task.index)}, SPEC), 0))
-        return pack_message(Reply(task.round, task.index, task.name, parts=spool, examples=1, steps=1))
+        return pack_message(
+            Reply(task.round, task.index, task.name, parts=spool, examples=1, steps=1)
+        )
 
     def work(path: Path) -> None:
         with suppress(TequioError):
@@ -76,7 +81,11 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         server_in(folder) as server,
         claimed("127.0.0.1", 0) as own,
         open_gateway(
-            gateway := Gateway(server.certificate, server.key, server), own, nobody, no_word, lambda *_, **__: None
+            gateway := Gateway(server.certificate, server.key, server),
+            own,
+            nobody,
+            no_word,
+            lambda *_, **__: None,
         ) as sessions,
         open_grid(server, print) as own_place,
     ):
@@ -86,14 +95,27 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
             nodes[member.index] = register(server, public_bytes(pair))
             write_secret(folder / f"{nodes[member.index]}.key", key_bytes(pair))
         address = f"127.0.0.1:{own.getsockname()[1]}"
-        command = [sys.executable, "-m", "benchmarks.large", "--megabytes", str(megabytes), "--at", address]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.large",
+            "--megabytes",
+            str(megabytes),
+            "--at",
+            address,
+        ]
         others = subprocess.Popen([*command, "--folder", folder])
-        net = FlowerRuntime(own_place, nodes, Embedded({}), 3600.0, gateway.long_poll, gateway.traffic, folder)
+        net = FlowerRuntime(
+            own_place, nodes, Embedded({}), 3600.0, gateway.long_poll, gateway.traffic, folder
+        )
         while len(net.connections()) < people:
             time.sleep(0.5)
         watch, began = Watch(), time.monotonic()
         arrivals = in_order(
-            net.exchange(training_tasks(state, run_spec, run_spec.members)), state, run_spec, run_spec.members
+            net.exchange(training_tasks(state, run_spec, run_spec.members)),
+            state,
+            run_spec,
+            run_spec.members,
         )
         fold = aggregate(arrivals, run_spec)
         seconds, (anonymous, resident) = time.monotonic() - began, watch.end()
@@ -104,7 +126,15 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         raise SystemExit(f"only {fold.count} of {people} counted: {fold.refused[:1]}")
     size = megabytes * ENTRY
     row = {"anonymous": anonymous / size, "resident": resident / size, "seconds": seconds}
-    print(json.dumps({"megabytes": megabytes, "participants": people, **{k: round(v, 2) for k, v in row.items()}}))
+    print(
+        json.dumps(
+            {
+                "megabytes": megabytes,
+                "participants": people,
+                **{k: round(v, 2) for k, v in row.items()},
+            }
+        )
+    )
 
 
 def main() -> None:
@@ -112,12 +142,16 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=64)
     parser.add_argument("--participants", type=int, default=50)
     parser.add_argument("--at", help="(own use) the coordinator's address")
-    parser.add_argument("--folder", type=Path, help="(own use) where keys are; or, where files may be large")
+    parser.add_argument(
+        "--folder", type=Path, help="(own use) where keys are; or, where files may be large"
+    )
     chosen = parser.parse_args()
     if chosen.at:
         participants(chosen.folder, chosen.at, chosen.megabytes)
         return
-    if os.environ.get("MALLOC_MMAP_THRESHOLD_") is None:  # freed memory goes back to the system at once
+    if (
+        os.environ.get("MALLOC_MMAP_THRESHOLD_") is None
+    ):  # freed memory goes back to the system at once
         os.execve(
             sys.executable,
             [sys.executable, "-m", "benchmarks.large", *sys.argv[1:]],

@@ -1,8 +1,11 @@
-"""What does each local term or method cost, and what does it do? The sentiment demo, one seed, the same rounds for every arm.
+"""What does each local term or method cost, and what does it do?
 
-For every arm: processor time of a round's training, and after the last round the mean validation loss of the participants and the share
-of wrong answers on the public slices. No arm is tuned: a look, not a comparison of methods.
-Run: python benchmarks/local.py [--rounds 3] [--steps 8] [--seed 0] [--arms plain kl:0.1 …]
+The sentiment demo, one seed, the same rounds for every arm.
+
+For every arm: processor time of a round's training, and after the last round the mean validation
+loss of the participants and the share of wrong answers on the public slices. No arm is tuned: a
+look, not a comparison of methods. Run: python benchmarks/local.py [--rounds 3] [--steps 8] [--seed
+0] [--arms plain kl:0.1 …]
 """
 
 from __future__ import annotations
@@ -48,15 +51,27 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=ARMS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    path, _ = write_demo("sentiment", Path(tempfile.mkdtemp(prefix="tequio-bench-")), arguments.seed)
+    path, _ = write_demo(
+        "sentiment", Path(tempfile.mkdtemp(prefix="tequio-bench-")), arguments.seed
+    )
     config = load_federation(path)
-    train = config.train.model_copy(update={"rounds": arguments.rounds, "max_steps": arguments.steps})
-    everything = LocalSection(terms={"kl": 0.1, "transfer": 0.1})  # public text is read; each arm chooses its own
+    train = config.train.model_copy(
+        update={"rounds": arguments.rounds, "max_steps": arguments.steps}
+    )
+    everything = LocalSection(
+        terms={"kl": 0.1, "transfer": 0.1}
+    )  # public text is read; each arm chooses its own
     setup = build(config.model_copy(update={"train": train, "local": everything}))
-    print("| arm | processor s a round | validation loss | wrong on public slices |\n|---|---|---|---|", flush=True)
+    print(
+        "| arm | processor s a round | validation loss | wrong on public slices "
+        "|\n|---|---|---|---|",
+        flush=True,
+    )
     for arm in arguments.arms:
         chosen = section(arm)
-        run_spec = replace(setup.run_spec, local=build_local(chosen.terms, chosen.method, chosen.method_settings))
+        run_spec = replace(
+            setup.run_spec, local=build_local(chosen.terms, chosen.method, chosen.method_settings)
+        )
         state, opening = open_state(run_spec, Embedded(setup.nodes))
         begin = time.process_time()
         for _ in range(run_spec.rounds):
@@ -66,7 +81,10 @@ def main() -> None:
         if arm == arguments.arms[0]:
             base = statistics.fmean(slice_["loss"] for slice_ in opening["slices"].values())
             print(f"| (base) | | {opening['mean_validation_loss']:.4f} | {base:.3f} |", flush=True)
-        print(f"| {arm} | {seconds:.1f} | {body['mean_validation_loss']:.4f} | {wrong:.3f} |", flush=True)
+        print(
+            f"| {arm} | {seconds:.1f} | {body['mean_validation_loss']:.4f} | {wrong:.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

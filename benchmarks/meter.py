@@ -1,10 +1,12 @@
-"""What does the meter cost, is k times the work k times the energy, and does codecarbon say the same of the same run?
+"""What does the meter cost, is k times the work k times the energy, and does codecarbon say the
+same of the same run?
 
     python -m benchmarks.meter [--seconds 20] [--gpu]
 
-Work is matrix products on one thread. Cost: CPU seconds of this process beside the work, with the counters read as often as in a run, over
-those of the work. codecarbon (extra `codecarbon`) runs beside ours, offline and in process mode; without it that part is left out.
---gpu: a graphics card's counter instead (`benchmarks.card`).
+Work is matrix products on one thread. Cost: CPU seconds of this process beside the work, with the
+counters read as often as in a run, over those of the work. codecarbon (extra `codecarbon`) runs
+beside ours, offline and in process mode; without it that part is left out. --gpu: a graphics card's
+counter instead (`benchmarks.card`).
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def work(cpu_seconds: float) -> float:
 
 
 def cost_of_sampling(meter: Meter, seconds: float, interval: float) -> float:
-    """CPU seconds that the process used beside the work, over those of the work; a measurement every `interval` CPU seconds."""
+    """CPU seconds that the process used beside the work, over those of the work; a measurement
+    every `interval` CPU seconds.
+    """
     own, worked, whole = time.process_time(), 0.0, 0
     while worked < seconds:
         with meter.measure() as reading:
@@ -49,7 +53,11 @@ def made_up_rapl(folder: Path) -> tuple[object, ...]:
     for i in range(2):
         place = folder / f"intel-rapl:{i}"
         place.mkdir()
-        for name, text in (("name", f"package-{i}"), ("max_energy_range_uj", "65532610987"), ("energy_uj", "5")):
+        for name, text in (
+            ("name", f"package-{i}"),
+            ("max_energy_range_uj", "65532610987"),
+            ("energy_uj", "5"),
+        ):
             (place / name).write_text(text)
     return packages(folder)
 
@@ -62,7 +70,11 @@ def cross_check(meter: Meter, seconds: float) -> None:
         print('codecarbon is not installed (pip install "tequio[codecarbon]"): no cross-check')
         return
     tracker = OfflineEmissionsTracker(
-        country_iso_code="DEU", tracking_mode="process", output_methods=[], log_level="error", measure_power_secs=2
+        country_iso_code="DEU",
+        tracking_mode="process",
+        output_methods=[],
+        log_level="error",
+        measure_power_secs=2,
     )
     tracker.start_task("work")
     with meter.measure() as reading:
@@ -72,12 +84,20 @@ def cross_check(meter: Meter, seconds: float) -> None:
     low, high = ours.joules * (1 - ours.uncertainty), ours.joules * (1 + ours.uncertainty)
     band = 0.4  # of an estimate by rated power, arXiv 2509.22092
     meet = theirs * (1 - band) <= high and theirs * (1 + band) >= low
-    print(f"ours {ours.joules:.1f} J ±{100 * ours.uncertainty:.0f} % ({ours.method}), codecarbon's CPU {theirs:.1f} J")
-    print(f"codecarbon / ours = {theirs / ours.joules:.2f}; the bands {'meet' if meet else 'do NOT meet'}")
+    print(
+        f"ours {ours.joules:.1f} J ±{100 * ours.uncertainty:.0f} % ({ours.method}), codecarbon's "
+        f"CPU {theirs:.1f} J"
+    )
+    print(
+        f"codecarbon / ours = {theirs / ours.joules:.2f}; the bands "
+        f"{'meet' if meet else 'do NOT meet'}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
@@ -90,11 +110,15 @@ def main() -> None:
     work(1.0)
     with tempfile.TemporaryDirectory() as folder:
         made_up_rapl(Path(folder))
-        for name, one in (("this machine", meter), ("two RAPL counters, made up", open_meter(powercap=Path(folder)))):
+        for name, one in (
+            ("this machine", meter),
+            ("two RAPL counters, made up", open_meter(powercap=Path(folder))),
+        ):
             for interval in (0.5, 2.0):
                 share = cost_of_sampling(one, seconds, interval)
                 print(
-                    f"cost of measuring, {name} ({one.method}), every {interval} s: {100 * share:.3f} % (target < 0.5 %)"
+                    f"cost of measuring, {name} ({one.method}), every {interval} s: "
+                    f"{100 * share:.3f} % (target < 0.5 %)"
                 )
     with meter.measure() as once:
         work(seconds / 8)

@@ -1,18 +1,25 @@
-"""What does the network cost a round? Seconds a round with three resident participants over TLS on loopback, less those of one process.
+"""What does the network cost a round?
 
-The same federation twice: embedded, one thread, participants one after another; and a coordinator with three participants as processes of
-their own, one thread each. On few cores the work itself takes as long in both; what is more is messages, polling and waiting. Target: at
-most 1 second a round beyond the embedded one. MiniLM, two steps a round, so that the work is small; the first round, in which
-connections are made, is left out.
+Seconds a round with three resident participants over TLS on loopback, less those of one process.
 
-And what of it is due to the way in which requests reach a participant? Seconds of a round of two exchanges, in which nobody works:
+The same federation twice: embedded, one thread, participants one after another; and a coordinator
+with three participants as processes of their own, one thread each. On few cores the work itself
+takes as long in both; what is more is messages, polling and waiting. Target: at most 1 second a
+round beyond the embedded one. MiniLM, two steps a round, so that the work is small; the first
+round, in which connections are made, is left out.
 
-- resident: Tequio's own node, a process that stays (`runtimes/flower/client.py`), behind the gateway.
-- shim: Flower's own SuperNode with a client app that only returns its message: the least that a bridge to a resident process would cost.
-- stock: the same with a client app that does what a plain one does, importing torch and transformers and loading the model (MiniLM).
+And what of it is due to the way in which requests reach a participant? Seconds of a round of two
+exchanges, in which nobody works:
 
-Three participants each, TLS and node authentication, one SuperLink each on loopback; messages of some MB down, small ones up.
-Flower's SuperNode starts a process for every message.
+- resident: Tequio's own node, a process that stays (`runtimes/flower/client.py`), behind the
+  gateway.
+- shim: Flower's own SuperNode with a client app that only returns its message: the least that a
+  bridge to a resident process would cost.
+- stock: the same with a client app that does what a plain one does, importing torch and
+  transformers and loading the model (MiniLM).
+
+Three participants each, TLS and node authentication, one SuperLink each on loopback; messages of
+some MB down, small ones up. Flower's SuperNode starts a process for every message.
 
 Run: python -m benchmarks.network [--rounds 8] [--megabytes 2.4] [--part rounds|transports]
 """
@@ -91,7 +98,11 @@ def seconds(ledger: Path) -> list[float]:
 
 def embedded(toml: Path, out: Path) -> list[float]:
     """One process."""
-    subprocess.run([*TEQUIO, "run", toml, "--out", out, "--threads", "1", "--json"], check=True, capture_output=True)
+    subprocess.run(
+        [*TEQUIO, "run", toml, "--out", out, "--threads", "1", "--json"],
+        check=True,
+        capture_output=True,
+    )
     return seconds(out / "ledger.sqlite")
 
 
@@ -99,10 +110,16 @@ def networked(toml: Path, folder: Path) -> list[float]:
     """A coordinator and resident participants, each a process."""
     address = f"127.0.0.1:{free_port()}"
     hub, log = folder / "hub", folder / "coordinator.log"
-    subprocess.run([*TEQUIO, "coordinator", "init", hub, toml, "--address", address], check=True, capture_output=True)
+    subprocess.run(
+        [*TEQUIO, "coordinator", "init", hub, toml, "--address", address],
+        check=True,
+        capture_output=True,
+    )
     with ExitStack() as stack:
         stream = stack.enter_context(log.open("wb"))
-        main = subprocess.Popen([*TEQUIO, "coordinator", "start", hub, "--threads", "1"], stdout=stream, stderr=stream)
+        main = subprocess.Popen(
+            [*TEQUIO, "coordinator", "start", hub, "--threads", "1"], stdout=stream, stderr=stream
+        )
         stack.callback(main.terminate)
         while b"Listening" not in log.read_bytes():
             if main.poll() is not None:
@@ -111,8 +128,14 @@ def networked(toml: Path, folder: Path) -> list[float]:
         for i in range(PARTICIPANTS):
             own, at = toml.parent / "participants" / f"p{i}.toml", folder / f"p{i}"
             invitation = hub / "invitations" / f"p{i}.json"
-            subprocess.run([*TEQUIO, "join", invitation, own, "--yes", "--out", at], check=True, capture_output=True)
-            one = subprocess.Popen([*TEQUIO, "participate", at, "--threads", "1"], stdout=stream, stderr=stream)
+            subprocess.run(
+                [*TEQUIO, "join", invitation, own, "--yes", "--out", at],
+                check=True,
+                capture_output=True,
+            )
+            one = subprocess.Popen(
+                [*TEQUIO, "participate", at, "--threads", "1"], stdout=stream, stderr=stream
+            )
             stack.callback(one.wait)
             stack.callback(one.terminate)
         if main.wait():
@@ -127,7 +150,9 @@ def enrolled(server: Server) -> dict[int, PrivateKey]:
 
 
 def resident_rounds(folder: Path, megabytes: float, rounds: int) -> list[float]:
-    """Seconds a round with Tequio's own nodes, in threads of this process (they do nothing but answer)."""
+    """Seconds a round with Tequio's own nodes, in threads of this process (they do nothing but
+    answer).
+    """
     held = Update({"w": Dense(torch.rand(int(megabytes * 250_000)))}, "s" * 64)
 
     def answer(data: bytes) -> bytes:
@@ -145,9 +170,16 @@ def resident_rounds(folder: Path, megabytes: float, rounds: int) -> list[float]:
             address = f"127.0.0.1:{own.getsockname()[1]}"
             for node, key in nodes.items():
                 who = Identity(address, server.authority.read_bytes(), key, node)
-                Thread(target=serve, args=(who, answer, Event(), lambda *_, **__: None), daemon=True).start()
+                Thread(
+                    target=serve, args=(who, answer, Event(), lambda *_, **__: None), daemon=True
+                ).start()
             net = FlowerRuntime(
-                own_place, dict(enumerate(nodes, 1)), Embedded({}), 120.0, gateway.long_poll, gateway.traffic
+                own_place,
+                dict(enumerate(nodes, 1)),
+                Embedded({}),
+                120.0,
+                gateway.long_poll,
+                gateway.traffic,
             )
             while len(net.connections()) < PARTICIPANTS:
                 time.sleep(0.2)
@@ -156,7 +188,9 @@ def resident_rounds(folder: Path, megabytes: float, rounds: int) -> list[float]:
                 began = time.monotonic()
                 for _ in range(EXCHANGES):
                     held = held.scaled(1.0001)  # other tensors each time: all of them travel
-                    got = list(net.exchange(EvaluateRequest(round_, i, f"p{i}", held) for i in net.nodes))
+                    got = list(
+                        net.exchange(EvaluateRequest(round_, i, f"p{i}", held) for i in net.nodes)
+                    )
                     assert all(isinstance(reply, Reply) for reply in got)
                 found.append(time.monotonic() - began)
             sessions.dismiss()
@@ -170,13 +204,21 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
         raise SystemExit('flower-supernode is not installed: pip install "tequio[flower]"')
     toml = APP.replace("none:app", "echo:app").encode()
     files = {**NOTHING, "pyproject.toml": toml, "echo.py": ECHO + code}
-    record = ArrayRecord({"w": Array(np.random.default_rng(0).random(int(megabytes * 250_000), dtype=np.float32))})
+    record = ArrayRecord(
+        {"w": Array(np.random.default_rng(0).random(int(megabytes * 250_000), dtype=np.float32))}
+    )
     with server_in(folder) as server, ExitStack() as stack:
         log = stack.enter_context((folder / "supernodes.log").open("wb"))
         nodes = enrolled(server)
         for node, key in nodes.items():
             write_secret(path := folder / f"{node}.key", key.private_bytes(*OPENSSH))
-            command = [program, "--superlink", server.address, "--root-certificates", server.authority]
+            command = [
+                program,
+                "--superlink",
+                server.address,
+                "--root-certificates",
+                server.authority,
+            ]
             command += ["--auth-supernode-private-key", path, "--port", str(free_port())]
             quiet = {
                 "FLWR_HOME": str(folder / f"home{node}"),
@@ -184,7 +226,9 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "PATH": f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}",
             }
-            one = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env={**os.environ, **quiet})
+            one = subprocess.Popen(
+                [str(c) for c in command], stdout=log, stderr=log, env={**os.environ, **quiet}
+            )
             stack.callback(one.wait)
             stack.callback(one.terminate)
         with open_grid(server, print, files) as own_place:
@@ -200,12 +244,16 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
             for round_ in range(rounds + 1):
                 began = time.monotonic()
                 for _ in range(EXCHANGES):
-                    asked = [Message(RecordDict({"m": record}), node, "train", group_id=str(round_)) for node in nodes]
+                    asked = [
+                        Message(RecordDict({"m": record}), node, "train", group_id=str(round_))
+                        for node in nodes
+                    ]
                     got = list(grid.send_and_receive(asked, timeout=300.0))
                     if len(got) < PARTICIPANTS or any(reply.has_error() for reply in got):
                         why = [reply.error for reply in got if reply.has_error()]
                         raise SystemExit(
-                            f"{len(got)} answers, {why}; {(folder / 'supernodes.log').read_text()[-2000:]}"
+                            f"{len(got)} answers, {why}; "
+                            f"{(folder / 'supernodes.log').read_text()[-2000:]}"
                         )
                 found.append(time.monotonic() - began)
     return found[1:]
@@ -223,7 +271,8 @@ def over_embedded(rounds: int) -> None:
             rows = opened.last("round")
         up = sum(row["bytes_up"] for row in (rows.body["train"] if rows else []))
     print(
-        f"median round: embedded {one:.2f} s, network {many:.2f} s: {many - one:+.2f} s; {up / 1e6:.1f} MB up a round"
+        f"median round: embedded {one:.2f} s, network {many:.2f} s: {many - one:+.2f} s; "
+        f"{up / 1e6:.1f} MB up a round"
     )
 
 
@@ -240,19 +289,25 @@ def by_transport(rounds: int, megabytes: float) -> None:
             "stock": supernodes(folder / "stock", megabytes, rounds, heavy),
         }
     print(
-        f"{PARTICIPANTS} participants, {EXCHANGES} exchanges a round, {megabytes:g} MB down in each; median of {rounds}"
+        f"{PARTICIPANTS} participants, {EXCHANGES} exchanges a round, {megabytes:g} MB down in "
+        f"each; median of {rounds}"
     )
     for how, seconds in rows.items():
         print(
-            f"{how:<10}{statistics.median(seconds):>8.2f} s a round   (from {min(seconds):.2f} to {max(seconds):.2f})"
+            f"{how:<10}{statistics.median(seconds):>8.2f} s a round   (from {min(seconds):.2f} to "
+            f"{max(seconds):.2f})"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--megabytes", type=float, default=2.4)
-    parser.add_argument("--part", choices=("rounds", "transports"), help="one of the two questions alone")
+    parser.add_argument(
+        "--part", choices=("rounds", "transports"), help="one of the two questions alone"
+    )
     chosen = parser.parse_args()
     if chosen.part != "transports":
         over_embedded(chosen.rounds)

@@ -1,9 +1,11 @@
-"""Floating-point operations a token that a plan counts from a model's shape, against those that torch counts, on whatever device is here.
+"""Floating-point operations a token that a plan counts from a model's shape, against those that
+torch counts, on whatever device is here.
 
     python -m benchmarks.operations [--models minilm,smollm2,llama1b] [--length 256]
 
-Random bases in known shapes, transformers with plain attention and peft's adapters: torch's counter does not see all that the layers of
-Tequio's own do, which make the same products. Target: within 2 %.
+Random bases in known shapes, transformers with plain attention and peft's adapters: torch's counter
+does not see all that the layers of Tequio's own do, which make the same products. Target: within 2
+%.
 """
 
 from __future__ import annotations
@@ -46,26 +48,39 @@ def plain(name: str, length: int) -> tuple[float, float]:
 
     shape = SHAPES[name]
     settings = LoraConfig(r=RANK, target_modules=shape.modules)
-    model: Any = get_peft_model(make_model(name, attn_implementation="eager"), settings, autocast_adapter_dtype=False)
+    model: Any = get_peft_model(
+        make_model(name, attn_implementation="eager"), settings, autocast_adapter_dtype=False
+    )
     ids = torch.randint(5, shape.tokens, (ROWS, length), device=best_device())
 
     def loss() -> Tensor:
         out = model(input_ids=ids)
-        whole: Tensor = (out.logits if shape.kind == "causal" else out.last_hidden_state).float().square().mean()
+        whole: Tensor = (
+            (out.logits if shape.kind == "causal" else out.last_hidden_state)
+            .float()
+            .square()
+            .mean()
+        )
         return whole
 
     return counted(loss)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", default="minilm,smollm2,llama1b")
     parser.add_argument("--length", type=int, default=256)
     given = parser.parse_args()
     print(
-        f"{best_device()}, torch {torch.__version__}; a token, in MFLOP; torch's count ÷ the plan's (target 0.98 to 1.02)"
+        f"{best_device()}, torch {torch.__version__}; a token, in MFLOP; torch's count ÷ the "
+        "plan's (target 0.98 to 1.02)"
     )
-    print("| model | forward, plan | torch ÷ plan | a step, plan | torch ÷ plan |\n|---|---|---|---|---|")
+    print(
+        "| model | forward, plan | torch ÷ plan | a step, plan | torch ÷ plan "
+        "|\n|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in given.models.split(","):
             try:

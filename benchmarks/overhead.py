@@ -1,5 +1,8 @@
-"""What does Tequio cost over a plain loop? Wall time of the embedded run ÷ a hand-written loop with the same maths (target ≤ 1.05), and
-peak memory with 200 participants ÷ with 2 (target ≤ 1.1). MiniLM, classification, ranks 2 to 16; medians of paired runs in one process.
+"""What does Tequio cost over a plain loop?
+
+Wall time of the embedded run ÷ a hand-written loop with the same maths (target ≤ 1.05), and
+peak memory with 200 participants ÷ with 2 (target ≤ 1.1). MiniLM, classification, ranks 2 to 16;
+medians of paired runs in one process.
 
 Run: python -m benchmarks.overhead [--pairs 5]
 """
@@ -58,24 +61,42 @@ WORDS = (
 
 
 def federation(folder: Path, participants: int, rows: int, rounds: int, max_steps: int) -> Path:
-    """A federation on made-up sentences (the cost does not depend on what they say) with the real MiniLM."""
+    """A federation on made-up sentences (the cost does not depend on what they say) with the real
+    MiniLM.
+    """
     rng = torch.Generator().manual_seed(0)
     people: list[dict[str, Any]] = []
     for i in range(participants):
         lines = []
         for k in range(rows):
             pick = torch.randint(0, len(WORDS), (20,), generator=rng).tolist()
-            lines.append(json.dumps({"text": f"{i} {k} " + " ".join(WORDS[j] for j in pick), "label": "ab"[k % 2]}))
+            lines.append(
+                json.dumps(
+                    {"text": f"{i} {k} " + " ".join(WORDS[j] for j in pick), "label": "ab"[k % 2]}
+                )
+            )
         path = folder / "data" / f"p{i}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines))
-        people.append({"name": f"p{i}", "data": {"path": str(path)}, "hardware": {"max_rank": (16, 2, 4, 8)[i % 4]}})
+        people.append(
+            {
+                "name": f"p{i}",
+                "data": {"path": str(path)},
+                "hardware": {"max_rank": (16, 2, 4, 8)[i % 4]},
+            }
+        )
     sections: dict[str, Any] = {
         "name": "overhead",
         "base": {"model": str(minilm(cache_folder()))},
         "task": {"kind": "classification", "max_tokens": 32, "labels": {"a": "good", "b": "bad"}},
         "adapter": {"modules": ["query", "value"]},
-        "train": {"rounds": rounds, "batch_size": 8, "learning_rate": 1e-3, "max_steps": max_steps, "patience": 99},
+        "train": {
+            "rounds": rounds,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "max_steps": max_steps,
+            "patience": 99,
+        },
         "algorithm": {"weights": "uniform", "broadcast_rank": 64},
     }
     return write_federation(folder, sections, people)
@@ -98,7 +119,11 @@ class PlainLora(nn.Module):
 
 
 def plain_loop(w: RunSetup) -> dict[str, Tensor]:
-    """Rounds, participants, steps; the mean of B·A folded into the weights; validation after each round. Nothing else."""
+    """Rounds, participants, steps; the mean of B·A folded into the weights; validation after each
+    round.
+
+    Nothing else.
+    """
     model, run_spec = w.adapted.model, w.run_spec
     layers = {}
     for name, old in w.adapted.layers.items():
@@ -111,7 +136,9 @@ def plain_loop(w: RunSetup) -> dict[str, Tensor]:
 
     def logits(items: list[Any], held: dict[str, Any]) -> tuple[Tensor, Tensor]:
         longest = max(len(i.ids) for i in items)
-        ids = torch.tensor([list(i.ids) + [tokenizer.pad_token_id] * (longest - len(i.ids)) for i in items])
+        ids = torch.tensor(
+            [list(i.ids) + [tokenizer.pad_token_id] * (longest - len(i.ids)) for i in items]
+        )
         mask = torch.tensor([[1] * len(i.ids) + [0] * (longest - len(i.ids)) for i in items])
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weight = mask.unsqueeze(-1).float()
@@ -120,7 +147,10 @@ def plain_loop(w: RunSetup) -> dict[str, Tensor]:
             [i.target[0] for i in items]
         )
 
-    from tequio.participant.text_tasks import batches, by_length  # the order of batches is part of the maths
+    from tequio.participant.text_tasks import (
+        batches,
+        by_length,
+    )  # the order of batches is part of the maths
 
     def evaluate() -> None:
         with torch.inference_mode():
@@ -140,12 +170,16 @@ def plain_loop(w: RunSetup) -> dict[str, Tensor]:
             own = {name: nn.Parameter(t.clone()) for name, t in head.items()}
             for layer in layers.values():
                 m, n = layer.weight.shape
-                layer.a = nn.Parameter((torch.rand(member.rank, n, generator=generator) * 2 - 1) / n**0.5)
+                layer.a = nn.Parameter(
+                    (torch.rand(member.rank, n, generator=generator) * 2 - 1) / n**0.5
+                )
                 layer.b = nn.Parameter(torch.zeros(m, member.rank))
-            parameters = [p for layer in layers.values() for p in (layer.a, layer.b) if p is not None] + list(
-                own.values()
+            parameters = [
+                p for layer in layers.values() for p in (layer.a, layer.b) if p is not None
+            ] + list(own.values())
+            optimizer = torch.optim.AdamW(
+                parameters, lr=run_spec.rate(round_), weight_decay=0.0, foreach=True
             )
-            optimizer = torch.optim.AdamW(parameters, lr=run_spec.rate(round_), weight_decay=0.0, foreach=True)
             stream = batches(w.nodes[member.index].data.train, 8, seed)
             for _ in range(member.steps):
                 with sdpa_kernel(
@@ -177,7 +211,9 @@ def plain_loop(w: RunSetup) -> dict[str, Tensor]:
 
 
 def embedded(w: RunSetup, folder: Path) -> dict[str, Tensor]:
-    """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every round."""
+    """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every
+    round.
+    """
     with Ledger.create(folder / "ledger.sqlite", dict(w.header)) as ledger:
         shared = zero(w.run_spec.spec)
         for state, _body in federate(star(w.run_spec, Embedded(w.nodes)), ledger, w.meter):
@@ -201,19 +237,33 @@ def time_ratio(pairs: int) -> None:
                 ratios.append((end - middle) / (middle - begin))
                 cpu.append((end_cpu - middle_cpu) / (middle_cpu - begin_cpu))
                 print(
-                    f"pair {pair}: plain {middle - begin:.2f} s, embedded {end - middle:.2f} s, ratio {ratios[-1]:.3f}",
+                    f"pair {pair}: plain {middle - begin:.2f} s, embedded {end - middle:.2f} s, "
+                    f"ratio {ratios[-1]:.3f}",
                     flush=True,
                 )
             gap = max(float((by_hand[n] - ours[n]).norm() / by_hand[n].norm()) for n in by_hand)
-        print(f"wall time embedded ÷ plain: median {statistics.median(ratios):.3f} (target ≤ 1.05), of {pairs} pairs")
+        print(
+            f"wall time embedded ÷ plain: median {statistics.median(ratios):.3f} (target ≤ 1.05), "
+            f"of {pairs} pairs"
+        )
         print(f"CPU time embedded ÷ plain: median {statistics.median(cpu):.3f}")
         print(f"same maths: the two shared updates differ by {gap:.1e} of their norm")
 
 
 def peak(participants: int, rounds: int) -> float:
     """Peak resident memory in MiB of a run of its own process."""
-    command = [sys.executable, "-m", "benchmarks.overhead", "--memory-of", str(participants), "--rounds", str(rounds)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.overhead",
+        "--memory-of",
+        str(participants),
+        "--rounds",
+        str(rounds),
+    ]
+    return float(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 def memory_of(participants: int, rounds: int) -> None:
@@ -237,9 +287,13 @@ def main() -> None:
     time_ratio(arguments.pairs)
     few, few_long, many = peak(2, 2), peak(2, 200), peak(200, 2)
     print(
-        f"peak memory, MiB: 2 participants {few:.0f}; 200 participants {many:.0f}, ratio {many / few:.3f} (target ≤ 1.1)"
+        f"peak memory, MiB: 2 participants {few:.0f}; 200 participants {many:.0f}, ratio "
+        f"{many / few:.3f} (target ≤ 1.1)"
     )
-    print(f"  at equal work (2 participants, 100 times the rounds: {few_long:.0f}): ratio {many / few_long:.3f}")
+    print(
+        f"  at equal work (2 participants, 100 times the rounds: {few_long:.0f}): ratio "
+        f"{many / few_long:.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""How fast can a LoRA step be here, how fast is it, and where does the time go? SmolLM2-135M at 8 × 128 tokens, MiniLM at 8 × 32, and
-MiniLM on the demo's tweets (`tweets`), eight of unequal length in a batch, which the plain loop pads to the longest.
+"""How fast can a LoRA step be here, how fast is it, and where does the time go?
 
-Measured: the peak of matrix products and the memory's bandwidth. Counted: operations and bytes of a step whose frozen weights need no
-gradient. Timed in turns, in one process: the plain loop of transformers and peft in float32, the same in bfloat16 with bfloat16 adapters,
-and Tequio's. Wall time, and processor time where the machine is shared. The same texts in the same order: losses are compared too.
-Run: python -m benchmarks.roofline [--pairs 5] [--threads 1] [--models smollm2 minilm tweets] [--modules q_proj v_proj] [--profile]
+SmolLM2-135M at 8 × 128 tokens, MiniLM at 8 × 32, and
+MiniLM on the demo's tweets (`tweets`), eight of unequal length in a batch, which the plain loop
+pads to the longest.
+
+Measured: the peak of matrix products and the memory's bandwidth. Counted: operations and bytes of a
+step whose frozen weights need no gradient. Timed in turns, in one process: the plain loop of
+transformers and peft in float32, the same in bfloat16 with bfloat16 adapters, and Tequio's. Wall
+time, and processor time where the machine is shared. The same texts in the same order: losses are
+compared too. Run: python -m benchmarks.roofline [--pairs 5] [--threads 1] [--models smollm2 minilm
+tweets] [--modules q_proj v_proj] [--profile]
 """
 
 from __future__ import annotations
@@ -47,7 +52,10 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Work:
-    """One model with its texts. `step(k)` of an arm makes one step on batch k and returns the loss."""
+    """One model with its texts.
+
+    `step(k)` of an arm makes one step on batch k and returns the loss.
+    """
 
     name: str
     kind: Any
@@ -76,7 +84,13 @@ def gflops(run: Callable[[], Any], operations: float, seconds: float = 0.4) -> f
 def peak(dtype: torch.dtype) -> float:
     """The best of some square and tall products."""
     found = []
-    for m, k, n in ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 576, 1536), (1024, 1536, 576), (1024, 576, 192)):
+    for m, k, n in (
+        (1024, 1024, 1024),
+        (2048, 2048, 2048),
+        (1024, 576, 1536),
+        (1024, 1536, 576),
+        (1024, 576, 192),
+    ):
         x, w = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
         found.append(gflops(lambda x=x, w=w: F.linear(x, w), 2.0 * m * k * n))  # type: ignore[misc]
     return max(found)
@@ -90,14 +104,25 @@ def bandwidth() -> float:
 
 def tweets(task: TextTask, batch: int, count: int) -> list[list[Item]]:
     """Those of the demo's first participant, in the order of the file."""
-    rows = prepare(cache_folder()).participants[0].data.read_text(encoding="utf-8").splitlines()[: batch * count]
-    items, _ = task.encode([Example(json.loads(row)["text"], label="ab"[k % 2]) for k, row in enumerate(rows)], "x")
+    rows = (
+        prepare(cache_folder())
+        .participants[0]
+        .data.read_text(encoding="utf-8")
+        .splitlines()[: batch * count]
+    )
+    items, _ = task.encode(
+        [Example(json.loads(row)["text"], label="ab"[k % 2]) for k, row in enumerate(rows)], "x"
+    )
     return [items[i : i + batch] for i in range(0, batch * count, batch)]
 
 
-def texts(task: TextTask, labels: tuple[str, ...], batch: int, count: int, length: int) -> list[list[Item]]:
+def texts(
+    task: TextTask, labels: tuple[str, ...], batch: int, count: int, length: int
+) -> list[list[Item]]:
     """Python's own help texts as full batches."""
-    words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics)).split()
+    words = " ".join(
+        pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics)
+    ).split()
     if labels:
         cut = [" ".join(words[i : i + 22]) for i in range(0, len(words), 22)]
         rows = [Example(text, label=labels[k % len(labels)]) for k, text in enumerate(cut)]
@@ -122,9 +147,15 @@ def work_of(name: str, modules: list[str] | None, count: int) -> Work:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     length = 128 if causal else 64 if name == "tweets" else 32
-    task: TextTask = Causal(tokenizer, length) if causal else Classification(tokenizer, ("a", "b"), length)
+    task: TextTask = (
+        Causal(tokenizer, length) if causal else Classification(tokenizer, ("a", "b"), length)
+    )
     usual = ["q_proj", "v_proj"] if causal else ["query", "value"]
-    parts = tweets(task, 8, count) if name == "tweets" else texts(task, () if causal else ("a", "b"), 8, count, length)
+    parts = (
+        tweets(task, 8, count)
+        if name == "tweets"
+        else texts(task, () if causal else ("a", "b"), 8, count, length)
+    )
     return Work(name, kind, folder, modules or usual, 8, length, parts)
 
 
@@ -189,13 +220,21 @@ def our_arm(work: Work, dtype: torch.dtype) -> tuple[Callable[[int], float], Ada
 
 
 def floor(work: Work, adapted: AdaptedModel) -> tuple[float, float]:
-    """(operations, bytes) of the frozen products of a step: forward, and the gradient of the input. Embeddings are looked up."""
+    """(operations, bytes) of the frozen products of a step: forward, and the gradient of the
+    input.
+
+    Embeddings are looked up.
+    """
     weights = 0
     for path, module in adapted.model.named_modules():
         if path.startswith("pooler"):
             continue  # not used
         weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding):
+        if (
+            isinstance(weight, Tensor)
+            and weight.dim() == 2
+            and not isinstance(module, nn.Embedding)
+        ):
             weights += weight.numel()
     rows = work.tokens()
     size = torch.empty(0, dtype=adapted.base.dtype).element_size()
@@ -208,15 +247,24 @@ def classes(run: Callable[[], Any]) -> str:
         run()
     shares: dict[str, float] = {}
     for event in found.key_averages():
-        names = [name for name, parts in CLASSES.items() if any(part in event.key for part in parts)]
+        names = [
+            name for name, parts in CLASSES.items() if any(part in event.key for part in parts)
+        ]
         kind = names[0] if event.key.startswith("aten::") and names else "element by element"
         shares[kind] = shares.get(kind, 0.0) + event.self_cpu_time_total
     total = sum(shares.values())
-    return ", ".join(f"{name} {share / total:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1]))
+    return ", ".join(
+        f"{name} {share / total:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1])
+    )
 
 
 def compare(
-    work: Work, pairs: int, profiled: bool, chosen: list[str] | None, peaks: dict[torch.dtype, float], gbs: float
+    work: Work,
+    pairs: int,
+    profiled: bool,
+    chosen: list[str] | None,
+    peaks: dict[torch.dtype, float],
+    gbs: float,
 ) -> None:
     best = best_dtype()
     ours, adapted = our_arm(work, best)
@@ -228,8 +276,14 @@ def compare(
     operations, read = floor(work, adapted)
     tokens = work.tokens()
     least = max(operations / peaks[best] / 1e9, read / gbs / 1e9)
-    print(f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens:.0f} tokens a step: {adapted.path.why}")
-    print(f"frozen products: {operations / 1e9:.0f} GFLOP and {read / 2**20:.0f} MiB a step, so {least:.3f} s at least")
+    print(
+        f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens:.0f} tokens a step: "
+        f"{adapted.path.why}"
+    )
+    print(
+        f"frozen products: {operations / 1e9:.0f} GFLOP and {read / 2**20:.0f} MiB a step, so "
+        f"{least:.3f} s at least"
+    )
     walls: dict[str, list[float]] = {name: [] for name in arms}
     processor: dict[str, list[float]] = {name: [] for name in arms}
     losses: dict[str, list[float]] = {name: [] for name in arms}
@@ -240,15 +294,26 @@ def compare(
             if k:  # the first step warms up
                 walls[name].append(time.perf_counter() - begin)
                 processor[name].append(time.process_time() - cpu)
-    print("| arm | s a step | tokens/s | of the peak | × first arm (wall, processor) | × bfloat16 | mean loss |")
+    print(
+        "| arm | s a step | tokens/s | of the peak | × first arm (wall, processor) | × bfloat16 | "
+        "mean loss |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name in arms:
         wall = statistics.median(walls[name])
-        cells = [f"{wall:.3f}", f"{tokens / wall:.0f}", f"{operations / wall / 1e9 / peaks[best]:.0%}"]
+        cells = [
+            f"{wall:.3f}",
+            f"{tokens / wall:.0f}",
+            f"{operations / wall / 1e9 / peaks[best]:.0%}",
+        ]
         first = next(iter(arms))
         cells.append(f"{ratio(walls, first, name):.2f}, {ratio(processor, first, name):.2f}")
-        cells.append(f"{ratio(walls, 'plain bfloat16', name):.2f}" if "plain bfloat16" in arms else "")
-        print(f"| {name} | {' | '.join(cells)} | {statistics.fmean(losses[name]):.4f} |", flush=True)
+        cells.append(
+            f"{ratio(walls, 'plain bfloat16', name):.2f}" if "plain bfloat16" in arms else ""
+        )
+        print(
+            f"| {name} | {' | '.join(cells)} | {statistics.fmean(losses[name]):.4f} |", flush=True
+        )
     if profiled:
         for name, step in arms.items():
             print(f"{name}: {classes(lambda step=step: step(0))}", flush=True)  # type: ignore[misc]
@@ -272,10 +337,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_products("causal")  # before the first product: texts of both kinds follow in this process
     peaks = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     gbs = bandwidth()
-    shown = ", ".join(f"{str(dtype).removeprefix('torch.')} {value:.0f} GFLOP/s" for dtype, value in peaks.items())
+    shown = ", ".join(
+        f"{str(dtype).removeprefix('torch.')} {value:.0f} GFLOP/s" for dtype, value in peaks.items()
+    )
     print(f"{chosen.threads} threads: {shown}, memory {gbs:.1f} GB/s", flush=True)
     for name in chosen.models:
-        compare(work_of(name, chosen.modules, chosen.pairs + 1), chosen.pairs, chosen.profile, chosen.arms, peaks, gbs)
+        compare(
+            work_of(name, chosen.modules, chosen.pairs + 1),
+            chosen.pairs,
+            chosen.profile,
+            chosen.arms,
+            peaks,
+            gbs,
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Does the coordinator scale? Time and peak memory with 100, 1,000 and 10,000 participants that each train once, all of them in one
-round or in rounds of cohorts of 100 (targets: memory flat, time linear), and the exact re-factorisation of 120 stacked ranks at
-2048 × 8192 (target ≤ 0.2 s on one thread).
+"""Does the coordinator scale?
 
-Participants are made up: each sends a random update of rank 4 on two 256 × 256 layers, without training, so that what is measured is
-the coordinator's own: admission, sum, step, broadcast, gate, record and checkpoint. Each size runs in a process of its own.
+Time and peak memory with 100, 1,000 and 10,000 participants that each train once, all of them in
+one
+round or in rounds of cohorts of 100 (targets: memory flat, time linear), and the exact
+re-factorisation of 120 stacked ranks at 2048 × 8192 (target ≤ 0.2 s on one thread).
 
-And how much memory does it need to add up full-weight updates? Peak resident memory over its start ÷ the size of one update, for updates
-that are streamed entry by entry and for whole ones, when the first participant of the roster answers first, and last.
+Participants are made up: each sends a random update of rank 4 on two 256 × 256 layers, without
+training, so that what is measured is the coordinator's own: admission, sum, step, broadcast, gate,
+record and checkpoint. Each size runs in a process of its own.
+
+And how much memory does it need to add up full-weight updates? Peak resident memory over its start
+÷ the size of one update, for updates that are streamed entry by entry and for whole ones, when the
+first participant of the roster answers first, and last.
 
 Run: python -m benchmarks.scale [--quick] [--megabytes 200] [--participants 8]
 """
@@ -76,10 +81,21 @@ class MadeUp:
         """A random update of the task's rank."""
         draw = torch.Generator().manual_seed(task.seed)
         entries = {
-            name: Factored(torch.randn(m, task.rank, generator=draw) / m, torch.randn(task.rank, n, generator=draw))
+            name: Factored(
+                torch.randn(m, task.rank, generator=draw) / m,
+                torch.randn(task.rank, n, generator=draw),
+            )
             for name, (m, n) in SHAPES.items()
         }
-        return Reply(task.round, task.index, self.name, Update(entries), examples=10, steps=task.steps, tokens=100)
+        return Reply(
+            task.round,
+            task.index,
+            self.name,
+            Update(entries),
+            examples=10,
+            steps=task.steps,
+            tokens=100,
+        )
 
     def evaluate(self, task: EvaluateRequest) -> Reply:
         """A loss that falls round by round, so that the run goes on."""
@@ -93,7 +109,9 @@ class MadeUp:
 
 @dataclass(frozen=True)
 class Crowd(Mapping[int, Participant]):
-    """Participants by index, made when they are asked for: the coordinator's memory is looked at, not theirs."""
+    """Participants by index, made when they are asked for: the coordinator's memory is looked at,
+    not theirs.
+    """
 
     size: int
 
@@ -107,7 +125,9 @@ class Crowd(Mapping[int, Participant]):
         return self.size
 
 
-def made_spec(rounds: int, shapes: dict[str, tuple[int, int]], members: Iterable[Member], **changes: Any) -> RunSpec:
+def made_spec(
+    rounds: int, shapes: dict[str, tuple[int, int]], members: Iterable[Member], **changes: Any
+) -> RunSpec:
     """A run without a centre or a gate, of members that are made up."""
     chosen: dict[str, Any] = {"spec": "", "broadcast_rank": 8, "patience": 1} | changes
     return RunSpec(
@@ -133,7 +153,9 @@ def crowd_spec(size: int, mode: str) -> RunSpec:
     """Everybody in one round, or as many rounds of cohorts as make `size` trainings."""
     cohort = None if mode == "one round" else COHORT
     members = (Member(f"p{i}", i, RANK, 1) for i in range(1, size + 1))
-    return made_spec(1 if cohort is None else size // cohort, SHAPES, members, patience=size, cohort=cohort)
+    return made_spec(
+        1 if cohort is None else size // cohort, SHAPES, members, patience=size, cohort=cohort
+    )
 
 
 def weights_spec(megabytes: int, participants: int) -> RunSpec:
@@ -157,7 +179,10 @@ def one(size: int, mode: str) -> dict[str, float]:
     torch.set_num_threads(1)
     run_spec, before = crowd_spec(size, mode), status_bytes("VmRSS") / 2**20
     cpu, wall, trained = time.process_time(), time.perf_counter(), 0
-    with tempfile.TemporaryDirectory() as name, Ledger.create(Path(name) / "ledger.sqlite", {"size": size}) as ledger:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Ledger.create(Path(name) / "ledger.sqlite", {"size": size}) as ledger,
+    ):
         for _, body in federate(star(run_spec, Embedded(Crowd(size))), ledger, open_meter()):
             trained += 0 if body is None else len(body["train"])
     if trained != size:
@@ -175,15 +200,24 @@ def crowds(sizes: tuple[int, ...]) -> None:
     """Print a table a mode, and how far from flat and from linear it is."""
     for mode in MODES:
         found = {size: separate(size, mode) for size in sizes}
-        print(f"\n{mode}\n| participants | CPU s | wall s | CPU ms each | peak MiB | above start MiB |")
+        print(
+            f"\n{mode}\n| participants | CPU s | wall s | CPU ms each | peak MiB | above start MiB "
+            "|"
+        )
         print("|---|---|---|---|---|---|")
         for size, f in found.items():
             each, above = 1000 * f["cpu"] / size, f["peak"] - f["before"]
-            print(f"| {size:,} | {f['cpu']:.2f} | {f['wall']:.2f} | {each:.2f} | {f['peak']:.0f} | {above:.0f} |")
+            print(
+                f"| {size:,} | {f['cpu']:.2f} | {f['wall']:.2f} | {each:.2f} | {f['peak']:.0f} | "
+                f"{above:.0f} |"
+            )
         for small, large in itertools.pairwise(sizes):
             more = found[large]["peak"] / found[small]["peak"]
             growth = (found[large]["cpu"] / large) / (found[small]["cpu"] / small)
-            print(f"  {small:,} → {large:,}: peak memory × {more:.3f}, CPU time a participant × {growth:.2f}")
+            print(
+                f"  {small:,} → {large:,}: peak memory × {more:.3f}, CPU time a participant × "
+                f"{growth:.2f}"
+            )
 
 
 def timed(work: Callable[[], Any], times: int) -> list[float]:
@@ -209,18 +243,27 @@ def refactor(times: int, rank: int = 120, m: int = 2048, n: int = 8192) -> None:
     svd = timed(lambda: torch.linalg.svd(core, full_matrices=False), times)
     middle = statistics.median(whole)
     print(f"\nre-factorisation of {rank} ranks at {m} × {n}, one thread, CPU time of {times} runs")
-    print(f"  median {middle:.3f} s, least {min(whole):.3f} s (target ≤ 0.2): {middle / 0.2:.2f} of the target")
-    print(f"  of it QR {statistics.median(qr) / middle:.2f}, SVD of the core {statistics.median(svd) / middle:.2f}")
+    print(
+        f"  median {middle:.3f} s, least {min(whole):.3f} s (target ≤ 0.2): {middle / 0.2:.2f} of "
+        "the target"
+    )
+    print(
+        f"  of it QR {statistics.median(qr) / middle:.2f}, SVD of the core "
+        f"{statistics.median(svd) / middle:.2f}"
+    )
     head, tail = (plain(part.entries["w"]) for part in update.split_rank(rank // 2))
     off = (head + tail - b @ a).double().norm() / (b @ a).double().norm()
     lost = (head - b @ a).double().norm() / torch.linalg.svdvals(core.double())[rank // 2 :].norm()
     print(
-        f"  head + tail − whole, relative: {float(off):.1e}; what the head lacks ÷ the least possible: {float(lost):.6f}"
+        f"  head + tail − whole, relative: {float(off):.1e}; what the head lacks ÷ the least "
+        f"possible: {float(lost):.6f}"
     )
 
 
 def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
-    """One made-up reply a member; with order "last", the first of the roster comes last, and all others wait."""
+    """One made-up reply a member; with order "last", the first of the roster comes last, and all
+    others wait.
+    """
     members = run_spec.members if order == "first" else (*run_spec.members[1:], run_spec.members[0])
     for member in members:
         entries = ((name, made_up(name, member.index)) for name in sorted(run_spec.shapes))
@@ -238,7 +281,9 @@ def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
 
 def made_up(name: str, index: int) -> Dense:
     """A 512 × 512 matrix of normal numbers."""
-    return Dense(torch.randn(512, 512, generator=torch.Generator().manual_seed(derive(index, name))))
+    return Dense(
+        torch.randn(512, 512, generator=torch.Generator().manual_seed(derive(index, name)))
+    )
 
 
 def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
@@ -251,10 +296,16 @@ def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[st
     arrivals = in_order(replies(run_spec, mode, order), state, run_spec, run_spec.members)
     fold = aggregate(arrivals, run_spec)
     seconds = time.process_time() - began
-    return {"folded": fold.count, "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
+    return {
+        "folded": fold.count,
+        "ratio": (peak_bytes() - before) / (megabytes * ENTRY),
+        "seconds": seconds,
+    }
 
 
-def measured_separately(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+def measured_separately(
+    megabytes: int, participants: int, mode: str, order: str
+) -> dict[str, float]:
     """The same in a process of its own, in which freed memory goes back to the system at once."""
     numbers = ("--megabytes", str(megabytes), "--participants", str(participants))
     return in_own_process(*numbers, "--way", mode, "--order", order, MALLOC_MMAP_THRESHOLD_="65536")

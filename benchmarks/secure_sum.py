@@ -60,7 +60,9 @@ def _made(values: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     return values, {"weight": 1.0}
 
 
-def secure(context: Context, members: dict[int, Member], vectors: np.ndarray, lost: int) -> tuple[Clock, int]:
+def secure(
+    context: Context, members: dict[int, Member], vectors: np.ndarray, lost: int
+) -> tuple[Clock, int]:
     """Run one sum; (processor seconds, bytes that one member sends)."""
     clock, collector = Clock(), Collector(context, REQUEST)
     with clock("members"):
@@ -105,7 +107,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(0.0, 0.1, (20, arguments.values)).astype(np.float32)
     keys = {index: new_key() for index in range(1, 101)}
-    print("members, dropouts: seconds of a member, of the coordinator; over the plain sum; upload over plain float32")
+    print(
+        "members, dropouts: seconds of a member, of the coordinator; over the plain sum; upload "
+        "over plain float32"
+    )
     for count, share in CASES:
         lost = round(count * share)
         policy = Policy({index: public_bytes(keys[index]) for index in range(1, count + 1)})
@@ -119,10 +124,12 @@ def main() -> None:
             plain = (before + plain_seconds(vectors, count - lost)) / 2
             mine, hub = clock.seconds["members"] / count, clock.seconds["coordinator"]
             rows.append((mine, hub, mine / plain, hub / plain, sent / (4 * arguments.values)))
-        mine, hub, ratio, hub_ratio, upload = (statistics.median(column) for column in zip(*rows, strict=True))
+        mine, hub, ratio, hub_ratio, upload = (
+            statistics.median(column) for column in zip(*rows, strict=True)
+        )
         print(
-            f"{count:4} {share:4.0%}: {mine:.4f} s, {hub:.3f} s; member {ratio:.1f} x, coordinator {hub_ratio:.0f} x; "
-            f"upload {upload:.4f}",
+            f"{count:4} {share:4.0%}: {mine:.4f} s, {hub:.3f} s; member {ratio:.1f} x, coordinator "
+            f"{hub_ratio:.0f} x; upload {upload:.4f}",
             flush=True,
         )
 

@@ -1,8 +1,12 @@
-"""What does a base in shards save each of two processes, and what does it cost? Peak memory over the start, and seconds a step.
+"""What does a base in shards save each of two processes, and what does it cost?
 
-A random Llama (float32) is trained with LoRA on q_proj and v_proj by two CPU processes (gloo), the base whole in each, then in shards; the
-arms take turns. Printed of the first process: memory beyond its start when the base is loaded, its peak while that was loaded and while it
-trained and looked at validation data, resident and anonymous (whole weights are mapped files, which two processes of one machine share).
+Peak memory over the start, and seconds a step.
+
+A random Llama (float32) is trained with LoRA on q_proj and v_proj by two CPU processes (gloo), the
+base whole in each, then in shards; the arms take turns. Printed of the first process: memory beyond
+its start when the base is loaded, its peak while that was loaded and while it trained and looked at
+validation data, resident and anonymous (whole weights are mapped files, which two processes of one
+machine share).
 
 Run: python -m benchmarks.shards [--turns 3] [--layers 16] [--hidden 1024] [--length 64]
 """
@@ -38,11 +42,17 @@ WORDS, BATCH, STEPS = 16_000, 4, 6
 
 
 def prepare(folder: Path, layers: int, hidden: int) -> int:
-    """Random weights in float32, and a tokenizer of five words; returns the number of parameters."""
+    """Random weights in float32, and a tokenizer of five words; returns the number of
+    parameters.
+    """
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    sizes = {"hidden_size": hidden, "intermediate_size": 11 * hidden // 4, "num_hidden_layers": layers}
+    sizes = {
+        "hidden_size": hidden,
+        "intermediate_size": 11 * hidden // 4,
+        "num_hidden_layers": layers,
+    }
     heads = {"num_attention_heads": hidden // 64, "num_key_value_heads": hidden // 128}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, **sizes, **heads))
     model.save_pretrained(folder)
@@ -59,11 +69,16 @@ def one(arm: str, folder: str, length: int) -> None:
     torch.set_num_threads(1)
     with join_process_group() as together:
         loading = Watch()
-        base = load_base(folder, "causal", torch.float32, Path(folder), together if arm == "shards" else ALONE)
+        base = load_base(
+            folder, "causal", torch.float32, Path(folder), together if arm == "shards" else ALONE
+        )
         adapted = AdaptedModel(base, ["q_proj", "v_proj"], 2.0)
         task = Causal(base.tokenizer, length)
         draw = torch.Generator().manual_seed(0)
-        rows = [tuple(torch.randint(0, WORDS, (length,), generator=draw).tolist()) for _ in range(8 * BATCH)]
+        rows = [
+            tuple(torch.randint(0, WORDS, (length,), generator=draw).tolist())
+            for _ in range(8 * BATCH)
+        ]
         items = [Item(row, row) for row in rows]
         time.sleep(0.1)
         begun, loaded = loading.start, loading.end()
@@ -77,7 +92,10 @@ def one(arm: str, folder: str, length: int) -> None:
         now, more = working.start, working.end()
         row = {"seconds": median(seconds[1:]), "loss": loss, "last": made.loss_last}
         for i, kind in enumerate(("anonymous", "resident")):
-            row |= {f"loaded {kind}": (now[i] - begun[i]) / 2**20, f"loading {kind}": loaded[i] / 2**20}
+            row |= {
+                f"loaded {kind}": (now[i] - begun[i]) / 2**20,
+                f"loading {kind}": loaded[i] / 2**20,
+            }
             row |= {f"training {kind}": (now[i] - begun[i] + more[i]) / 2**20}
         if together.rank == 0:
             print("ROW " + json.dumps(row), flush=True)
@@ -85,9 +103,21 @@ def one(arm: str, folder: str, length: int) -> None:
 
 def run(arm: str, folder: str, length: int) -> dict[str, float]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, *launcher, "-m", "benchmarks.shards", "--one", arm, folder, "--length", str(length)]
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "benchmarks.shards",
+        "--one",
+        arm,
+        folder,
+        "--length",
+        str(length),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    row: dict[str, float] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("ROW "))[4:])
+    row: dict[str, float] = json.loads(
+        next(line for line in done.stdout.splitlines() if line.startswith("ROW "))[4:]
+    )
     return row
 
 
@@ -103,7 +133,10 @@ def main() -> None:
         one(a.one[0], a.one[1], a.length)
         return
     with tempfile.TemporaryDirectory() as name:
-        print(f"{prepare(Path(name), a.layers, a.hidden) / 1e6:.0f} million parameters, {BATCH} × {a.length} tokens")
+        print(
+            f"{prepare(Path(name), a.layers, a.hidden) / 1e6:.0f} million parameters, {BATCH} × "
+            f"{a.length} tokens"
+        )
         found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
         for _ in range(a.turns):
             for arm in ARMS:

@@ -1,11 +1,13 @@
-"""What do participants cost that are trained in lock-step over one frozen base, beside one after the other?
+"""What do participants cost that are trained in lock-step over one frozen base, beside one after
+the other?
 
-Random weights in the shape of a Llama of a billion parameters (`common/made.py`), made-up texts, N participants with LoRA of unequal
-ranks on the products of attention, S steps each of B × L tokens. Arms: the loop that everybody writes (transformers, peft and AdamW in
-bf16, adapters loaded one after the other), Tequio one after the other in layers of transformers and in its own, and Tequio in lock-step.
-All from the task to the update, on the best device there is; medians of pairs in one process. Losses and updates of the last two are
-compared.
-Run: python -m benchmarks.side_by_side [--people 16] [--steps 5] [--pairs 5] [--shape llama1b-32k]
+Random weights in the shape of a Llama of a billion parameters (`common/made.py`), made-up texts, N
+participants with LoRA of unequal ranks on the products of attention, S steps each of B × L tokens.
+Arms: the loop that everybody writes (transformers, peft and AdamW in bf16, adapters loaded one
+after the other), Tequio one after the other in layers of transformers and in its own, and Tequio in
+lock-step. All from the task to the update, on the best device there is; medians of pairs in one
+process. Losses and updates of the last two are compared. Run: python -m benchmarks.side_by_side
+[--people 16] [--steps 5] [--pairs 5] [--shape llama1b-32k]
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def prepare(folder: Path, shape: str, people: int, batch: int, length: int, step
         path = folder / f"p{i}.jsonl"
         path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
         data = {"path": str(path), "max_validation": 1, "max_test": 1}
-        members.append({"name": f"p{i}", "data": data, "hardware": {"max_rank": RANKS[i % len(RANKS)]}})
+        members.append(
+            {"name": f"p{i}", "data": data, "hardware": {"max_rank": RANKS[i % len(RANKS)]}}
+        )
     sections: dict[str, Any] = {
         "name": "side-by-side",
         "base": {"model": str(model), "dtype": "bfloat16"},
@@ -75,7 +79,9 @@ def plain(w: RunSetup, steps: int) -> Callable[[], list[float]]:
     from transformers import AutoModelForCausalLM
 
     device = w.adapted.device
-    loaded = AutoModelForCausalLM.from_pretrained(w.config.base.model, dtype=torch.bfloat16).to(device)
+    loaded = AutoModelForCausalLM.from_pretrained(w.config.base.model, dtype=torch.bfloat16).to(
+        device
+    )
     settings = LoraConfig(r=max(RANKS), lora_alpha=2 * max(RANKS), target_modules=MODULES)
     model: Any = get_peft_model(loaded, settings, autocast_adapter_dtype=False).train()
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -92,7 +98,9 @@ def plain(w: RunSetup, steps: int) -> Callable[[], list[float]]:
             for _ in range(steps):
                 ids, mask = pad([item.ids for item in next(stream)], 0, device)
                 labels = ids.masked_fill(mask == 0, -100)
-                loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+                loss = model(
+                    input_ids=ids, attention_mask=mask, labels=labels, use_cache=False
+                ).loss
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(own.values(), 1.0)
                 optimizer.step()
@@ -131,10 +139,15 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
-        toml = prepare(Path(folder), asked.shape, asked.people, asked.batch, asked.length, asked.steps)
+        toml = prepare(
+            Path(folder), asked.shape, asked.people, asked.batch, asked.length, asked.steps
+        )
         w = build(load_federation(toml))
         own, tasks = w.adapted.path, tasks_of(w, asked.steps)
-        print(f"{w.adapted.device}, {asked.shape}, {asked.people} participants, {asked.steps} steps; {own.why}")
+        print(
+            f"{w.adapted.device}, {asked.shape}, {asked.people} participants, {asked.steps} steps; "
+            f"{own.why}"
+        )
 
         def ours(layers: Layers, lockstep: int) -> Callable[[], Any]:
             def run() -> list[Any]:
@@ -161,7 +174,10 @@ def main() -> None:
         for name, all_of in seconds.items():
             times = statistics.median(a / b for a, b in zip(all_of, together, strict=True))
             each = 1000 * statistics.median(all_of) / asked.steps / asked.people
-            print(f"{name:26} {each:8.2f} ms a step and participant, {times:5.2f} × lock-step, {peaks[name]:.1f} GiB")
+            print(
+                f"{name:26} {each:8.2f} ms a step and participant, {times:5.2f} × lock-step, "
+                f"{peaks[name]:.1f} GiB"
+            )
 
 
 def compare(alone: list[Any], together: list[Any]) -> None:
@@ -174,7 +190,10 @@ def compare(alone: list[Any], together: list[Any]) -> None:
         assert other.update is not None
         gaps.append(float(one.update.minus(other.update).norm() / one.update.norm()))
         losses.append(abs(one.metrics["loss_last"] / other.metrics["loss_last"] - 1.0))
-    print(f"lock-step beside one by one: updates differ by {max(gaps):.1e} of their norm, losses by {max(losses):.1e}")
+    print(
+        f"lock-step beside one by one: updates differ by {max(gaps):.1e} of their norm, losses by "
+        f"{max(losses):.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
-"""What does simulating a federation cost beside the loop everybody writes? 20 participants × 5 rounds × 4 steps of 4 × 64 tokens, a Llama
-of ten million parameters, LoRA of rank 8, factors averaged (FedIT): wall time and peak memory ÷ those of a plain float32 loop.
+"""What does simulating a federation cost beside the loop everybody writes? 20 participants × 5
+rounds × 4 steps of 4 × 64 tokens, a Llama
+of ten million parameters, LoRA of rank 8, factors averaged (FedIT): wall time and peak memory ÷
+those of a plain float32 loop.
 
-The plain loop: transformers and peft, one model, factors in and out for each participant, everybody's validation after each round. Both
-read the same files through Tequio's own splits, make the same steps with the same rates, and print the last validation loss. Each arm is
-a process of its own; wall time begins when everything is imported. Targets: time ≤ .6, memory ≤ 1.2, loss within .5 %.
-Processor time is of the process from then on: all rounds with their validation, and loading.
+The plain loop: transformers and peft, one model, factors in and out for each participant,
+everybody's validation after each round. Both read the same files through Tequio's own splits, make
+the same steps with the same rates, and print the last validation loss. Each arm is a process of its
+own; wall time begins when everything is imported. Targets: time ≤ .6, memory ≤ 1.2, loss within .5
+%. Processor time is of the process from then on: all rounds with their validation, and loading.
 
-With adapters on all seven linear layers, and an arm in which oneDNN keeps another number of prepared products:
-python -m benchmarks.simulation --threads 1 --modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj --cached 16
+With adapters on all seven linear layers, and an arm in which oneDNN keeps another number of
+prepared products: python -m benchmarks.simulation --threads 1 --modules q_proj k_proj v_proj o_proj
+gate_proj up_proj down_proj --cached 16
 
-Run: python -m benchmarks.simulation [--pairs 5] [--threads 2] [--modules q_proj v_proj] [--cached 16] [--arms plain tequio]
+Run: python -m benchmarks.simulation [--pairs 5] [--threads 2] [--modules q_proj v_proj] [--cached
+16] [--arms plain tequio]
 """
 
 from __future__ import annotations
@@ -52,14 +57,28 @@ PEOPLE, ROUNDS, STEPS, BATCH, LENGTH, RANK, RATE = 20, 5, 4, 4, 64, 8, 3e-3
 
 
 def prepare(folder: Path, modules: Sequence[str]) -> Path:
-    """Write the model with random weights, the texts and the configuration with LoRA on `modules`."""
+    """Write the model with random weights, the texts and the configuration with LoRA on
+    `modules`.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = byte_tokenizer()
-    sizes = {"hidden_size": 320, "num_hidden_layers": 8, "intermediate_size": 864, "max_position_embeddings": 128}
+    sizes = {
+        "hidden_size": 320,
+        "num_hidden_layers": 8,
+        "intermediate_size": 864,
+        "max_position_embeddings": 128,
+    }
     heads = {"num_attention_heads": 5, "num_key_value_heads": 5, "tie_word_embeddings": True}
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=1, pad_token_id=0, **sizes, **heads)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+        **sizes,
+        **heads,
+    )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     text, people = base_text(), []
@@ -70,7 +89,13 @@ def prepare(folder: Path, modules: Sequence[str]) -> Path:
         path.write_text("\n".join(map(json.dumps, rows)))
         data = {"path": str(path), "max_validation": 1}
         people.append({"name": f"p{i}", "data": data, "hardware": {"max_rank": RANK}})
-    train = {"rounds": ROUNDS, "batch_size": BATCH, "max_steps": STEPS, "learning_rate": RATE, "final_rate": 1.0}
+    train = {
+        "rounds": ROUNDS,
+        "batch_size": BATCH,
+        "max_steps": STEPS,
+        "learning_rate": RATE,
+        "final_rate": 1.0,
+    }
     sections: dict[str, Any] = {
         "name": "simulation",
         "base": {"model": str(folder / "model")},
@@ -118,7 +143,9 @@ def plain(config: Federation, folder: Path) -> float:
     def loss_of(items: list[Any]) -> Tensor:
         ids, mask = pad([i.ids for i in items], 0, cpu)
         labels = ids.masked_fill(mask == 0, -100)
-        loss: Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        loss: Tensor = model(
+            input_ids=ids, attention_mask=mask, labels=labels, use_cache=False
+        ).loss
         return loss
 
     def validate() -> float:
@@ -179,8 +206,20 @@ def one(arm: str, path: Path, threads: int) -> None:
 
 
 def measured(arm: str, path: Path, threads: int, cached: str | None) -> dict[str, float]:
-    """Run an arm in a process of its own, in which oneDNN keeps `cached` products; None leaves the number to the arm."""
-    command = [sys.executable, "-m", "benchmarks.simulation", "--one", arm, str(path), "--threads", str(threads)]
+    """Run an arm in a process of its own, in which oneDNN keeps `cached` products;
+
+    None leaves the number to the arm.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.simulation",
+        "--one",
+        arm,
+        str(path),
+        "--threads",
+        str(threads),
+    ]
     environment = os.environ if cached is None else {**os.environ, PRODUCT_CACHE: cached}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -193,7 +232,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--modules", nargs="+", default=["q_proj", "v_proj"])
     parser.add_argument(
-        "--cached", nargs="+", default=[], help="one more arm per number: tequio with so many products cached"
+        "--cached",
+        nargs="+",
+        default=[],
+        help="one more arm per number: tequio with so many products cached",
     )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--one", nargs=2, default=None)
@@ -215,7 +257,9 @@ def main() -> None:
     for name in others:
         pairs = list(zip(found[first], found[name], strict=True))
         keys = pairs[0][0].keys()
-        medians = ", ".join(f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys)
+        medians = ", ".join(
+            f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys
+        )
         print(f"{name} ÷ {first}, medians of {len(pairs)}, {arguments.threads} threads: {medians}")
 
 

@@ -1,10 +1,15 @@
-"""Do rounds go on, and does the run end the same, whatever is killed, paused or cut off while it lasts?
+"""Do rounds go on, and does the run end the same, whatever is killed, paused or cut off while it
+lasts?
 
-A coordinator and three participants, each a process of its own, which are connected through a proxy that breaks (`common/proxy.py`). One
-fault after another, drawn by the seed: kill -9 and start again, or SIGSTOP for some seconds, of coordinator, SuperLink or a participant;
-all connections reset; a line that swallows everything for a while. Printed after each: seconds until two more rounds are recorded, from
-when the process was started again, or the line was whole. In the end the outcome is compared with that of an undisturbed run in another
-folder. A round that goes on without a participant trains another model, so the updates that were missed are printed beside.
+A coordinator and three participants, each a process of its own, which are connected through a proxy
+that breaks (`common/proxy.py`). One
+fault after another, drawn by the seed: kill -9 and start again, or SIGSTOP for some seconds, of
+    coordinator, SuperLink or a participant;
+all connections reset; a line that swallows everything for a while. Printed after each: seconds
+until two more rounds are recorded, from when the process was started again, or the line was whole.
+In the end the outcome is compared with that of an undisturbed run in another folder. A round that
+goes on without a participant trains another model, so the updates that were missed are printed
+beside.
 
 Targets: two rounds within about a minute of each fault; one outcome.
 
@@ -41,7 +46,10 @@ from tequio.config.templates import write_federation
 
 NAMES = ("ana", "bea", "cid")
 GIVE_UP = 600.0  # seconds without a round after which a run counts as stopped
-BREAK = (1.0, 15.0)  # seconds for which a process is paused or gone, or the line swallows everything
+BREAK = (
+    1.0,
+    15.0,
+)  # seconds for which a process is paused or gone, or the line swallows everything
 EACH = 6  # rounds of the run, per fault
 
 
@@ -55,7 +63,9 @@ class Process:
 
     def start(self) -> None:
         with self.log.open("ab") as stream:
-            self.running = subprocess.Popen([*TEQUIO, *self.arguments], stdout=stream, stderr=stream)
+            self.running = subprocess.Popen(
+                [*TEQUIO, *self.arguments], stdout=stream, stderr=stream
+            )
 
     def send(self, number: int) -> None:
         assert self.running is not None
@@ -96,7 +106,10 @@ class Federation:
         if not path.exists():
             return []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60.0)) as database:
-            return [row[0] for row in database.execute("SELECT body FROM record WHERE kind = ?", (kind,))]
+            return [
+                row[0]
+                for row in database.execute("SELECT body FROM record WHERE kind = ?", (kind,))
+            ]
 
     def rounds(self) -> int:
         """Rounds that are recorded."""
@@ -131,14 +144,22 @@ def written(folder: Path, rounds: int) -> Path:
         path = folder / "data" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        people.append({"name": name, "data": {"path": str(path)}, "hardware": {"max_rank": 4, "probe": False}})
+        people.append(
+            {"name": name, "data": {"path": str(path)}, "hardware": {"max_rank": 4, "probe": False}}
+        )
     sections = {
         "name": "soak",
         "seed": 7,
         "base": {"model": str(make_base("tinybert", folder)), "dtype": "float32"},
         "task": {"kind": "classification", "max_tokens": 16, "labels": {"a": "good", "b": "bad"}},
         "adapter": {"modules": ["query", "value"], "ranks": [2, 4]},
-        "train": {"rounds": rounds, "batch_size": 8, "learning_rate": 1e-3, "max_steps": 4, "patience": rounds},
+        "train": {
+            "rounds": rounds,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "max_steps": 4,
+            "patience": rounds,
+        },
         "personal": {"local_rates": [0.003]},
     }
     return write_federation(folder, sections, people)
@@ -152,7 +173,9 @@ def federation(folder: Path, rounds: int) -> Iterator[Federation]:
     options = ["--port", str(port), "--threads", "1"]
     proxy = Proxy(port)
     found = Federation(
-        folder, proxy, {"coordinator": Process(["coordinator", "start", str(folder / "hub"), *options], log)}
+        folder,
+        proxy,
+        {"coordinator": Process(["coordinator", "start", str(folder / "hub"), *options], log)},
     )
     try:
         tequio("coordinator", "init", found.hub, toml, "--address", f"127.0.0.1:{proxy.port}")
@@ -160,7 +183,14 @@ def federation(folder: Path, rounds: int) -> Iterator[Federation]:
         wait(lambda: "Listening" in log.read_text())
         for name in NAMES:
             own = toml.parent / "participants" / f"{name}.toml"
-            tequio("join", found.hub / "invitations" / f"{name}.json", own, "--out", folder / name, "--yes")
+            tequio(
+                "join",
+                found.hub / "invitations" / f"{name}.json",
+                own,
+                "--out",
+                folder / name,
+                "--yes",
+            )
             arguments = ["participate", str(folder / name), "--threads", "1"]
             found.processes[name] = Process(arguments, folder / f"{name}.log")
             found.processes[name].start()
@@ -203,7 +233,9 @@ def break_something(found: Federation, draw: random.Random) -> str:
         return f"line silent for {pause:.0f} s"
     name = draw.choice(NAMES) if victim == "participant" else victim
     process = found.processes.get(name)
-    number = found.superlink() if process is None or process.running is None else process.running.pid
+    number = (
+        found.superlink() if process is None or process.running is None else process.running.pid
+    )
     with suppress(ProcessLookupError):
         os.kill(number, signal.SIGKILL if what == "kill" else signal.SIGSTOP) if number else None
     if what == "kill" and process is None:
@@ -230,7 +262,8 @@ def main() -> None:
         with federation(Path(name) / "undisturbed", rounds) as plain:
             expected = plain.finish()
             print(
-                f"undisturbed: {plain.rounds()} rounds, {plain.missed()} updates missed, outcome {expected[:16]}",
+                f"undisturbed: {plain.rounds()} rounds, {plain.missed()} updates missed, outcome "
+                f"{expected[:16]}",
                 flush=True,
             )
         with federation(Path(name) / "disturbed", rounds) as broken:
@@ -243,10 +276,12 @@ def main() -> None:
             missing = len(broken.bodies("missing"))
     within = sum(seconds <= 60.0 for seconds in took)
     print(
-        f"{len(took)} faults: {within} with two rounds within 60 s; median {statistics.median(took):.1f} s, longest {max(took):.1f} s"
+        f"{len(took)} faults: {within} with two rounds within 60 s; median "
+        f"{statistics.median(took):.1f} s, longest {max(took):.1f} s"
     )
     print(
-        f"outcome {'the same' if outcome == expected else 'ANOTHER'}; {missed} updates missed, {missing} records of missing models"
+        f"outcome {'the same' if outcome == expected else 'ANOTHER'}; {missed} updates missed, "
+        f"{missing} records of missing models"
     )
 
 

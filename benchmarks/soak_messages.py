@@ -1,9 +1,12 @@
-"""Does a coordinator live through hostile messages? 10,000 mutated ones against its reader, then 60 enrolled participants, each hostile
-in a way of its own, and two honest ones against a real coordinator process, which is stopped after the first round and started again.
+"""Does a coordinator live through hostile messages? 10,000 mutated ones against its reader, then 60
+enrolled participants, each hostile
+in a way of its own, and two honest ones against a real coordinator process, which is stopped after
+the first round and started again.
 
-Printed: messages and how many were refused, peak memory of reading them, processes that ended before their time, rounds, growth of log
-and disk, and whether report, status and accounts work afterwards. Targets: every message is a reply or the one named error; no process
-ends; log under 2 MB, disk under 20 MB; the honest participants' updates and personal models are recorded.
+Printed: messages and how many were refused, peak memory of reading them, processes that ended
+before their time, rounds, growth of log and disk, and whether report, status and accounts work
+afterwards. Targets: every message is a reply or the one named error; no process ends; log under 2
+MB, disk under 20 MB; the honest participants' updates and personal models are recorded.
 
 Run: python -m benchmarks.soak_messages [--messages 10000] [--modes 60] [--rounds 3]
 """
@@ -38,7 +41,12 @@ from benchmarks.common.made import tokenizer, words
 from benchmarks.common.mutations import mutated
 from benchmarks.common.replies import answered, description, personal_outcome
 from tequio.app.assembly.build import build
-from tequio.app.network.participant.join import join_federation, prepare, read_authority, read_identity
+from tequio.app.network.participant.join import (
+    join_federation,
+    prepare,
+    read_authority,
+    read_identity,
+)
 from tequio.config import load_federation
 from tequio.config.templates import write_federation
 from tequio.core.errors import MessageError
@@ -89,9 +97,13 @@ def read_mutated(count: int) -> None:
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     spent = time.process_time() - begun
-    print(f"{count} mutated messages: {refused} refused by name, {count - refused} valid, 0 other errors")
     print(
-        f"  {spent:.0f} s of CPU with making them, the slowest {slowest:.2f} s; peak of Python's memory {peak:.0f} MB"
+        f"{count} mutated messages: {refused} refused by name, {count - refused} valid, 0 other "
+        "errors"
+    )
+    print(
+        f"  {spent:.0f} s of CPU with making them, the slowest {slowest:.2f} s; peak of Python's "
+        f"memory {peak:.0f} MB"
     )
 
 
@@ -99,13 +111,27 @@ def federation(root: Path, names: list[str], rounds: int) -> Path:
     """A tiny base; everybody has the same made-up texts."""
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=400, **sizes), add_pooling_layer=False).save_pretrained(root / "base")
+    BertModel(BertConfig(vocab_size=400, **sizes), add_pooling_layer=False).save_pretrained(
+        root / "base"
+    )
     tokenizer(400).save_pretrained(root / "base")
     rows = [{"text": words(8, seed), "label": "ab"[seed % 2]} for seed in range(60)]
     (root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train = {"rounds": rounds, "patience": 99, "batch_size": 8, "learning_rate": 1e-3, "max_steps": 2, "quorum": 2}
+    train = {
+        "rounds": rounds,
+        "patience": 99,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "max_steps": 2,
+        "quorum": 2,
+    }
     table: dict[str, Any] = {
         "name": "soak",
         "seed": 7,
@@ -113,9 +139,17 @@ def federation(root: Path, names: list[str], rounds: int) -> Path:
         "task": {"kind": "classification", "max_tokens": 16, "labels": ["a", "b"]},
         "adapter": {"modules": ["query"], "ranks": [2]},
         "train": train,
-        "personal": {"local_rates": [1e-3], "private_rates": [1e-3], "private_rank": 2, "private_epochs": 1.0},
+        "personal": {
+            "local_rates": [1e-3],
+            "private_rates": [1e-3],
+            "private_rank": 2,
+            "private_epochs": 1.0,
+        },
     }
-    people = [{"name": n, "data": {"path": str(root / "data.jsonl")}, "hardware": {"max_rank": 2}} for n in names]
+    people = [
+        {"name": n, "data": {"path": str(root / "data.jsonl")}, "hardware": {"max_rank": 2}}
+        for n in names
+    ]
     return write_federation(root / "fed", table, people, {})
 
 
@@ -154,17 +188,26 @@ class Crowd:
 
     def join(self, folder: Path, hub: Path, toml: Path, name: str) -> Thread:
         """Enrol one, and start its loop."""
-        ready = prepare(hub / "invitations" / f"{name}.json", toml.parent / "participants" / f"{name}.toml")
+        ready = prepare(
+            hub / "invitations" / f"{name}.json", toml.parent / "participants" / f"{name}.toml"
+        )
         own = join_federation(ready, folder / name)
         identity = read_identity(own)
-        authority, key = read_authority(own).encode(), load_key(own / identity.get("key", "key.pem"))
+        authority, key = (
+            read_authority(own).encode(),
+            load_key(own / identity.get("key", "key.pem")),
+        )
         who = Identity(identity["address"], authority, key, int(identity["node"]), own)
-        thread = Thread(target=serve, args=(who, self.answer, self.stop, lambda *_, **__: None), daemon=True)
+        thread = Thread(
+            target=serve, args=(who, self.answer, self.stop, lambda *_, **__: None), daemon=True
+        )
         thread.start()
         return thread
 
 
-def until(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 1800.0) -> None:
+def until(
+    what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 1800.0
+) -> None:
     """Wait; a coordinator that ends meanwhile ends this script."""
     end = time.monotonic() + seconds
     while not what():
@@ -183,7 +226,18 @@ def live_through(folder: Path, modes: list[Mode], rounds: int) -> None:
     setup = build(load_federation(toml))
     crowd = Crowd(setup.nodes, setup.run_spec.spec, hostile)
     tequio("coordinator", "init", hub, toml, "--address", f"127.0.0.1:{free_port()}")
-    command = [*TEQUIO, "coordinator", "start", str(hub), "--threads", "1", "--grace", "0", "--wait", "30"]
+    command = [
+        *TEQUIO,
+        "coordinator",
+        "start",
+        str(hub),
+        "--threads",
+        "1",
+        "--grace",
+        "0",
+        "--wait",
+        "30",
+    ]
     ledger, ended = hub / "run" / "ledger.sqlite", 0
 
     def started(stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -211,17 +265,24 @@ def live_through(folder: Path, modes: list[Mode], rounds: int) -> None:
     made = [entry.body for entry in entries if entry.kind == "round"]
     personal = {entry.body["name"] for entry in entries if entry.kind == "personal"}
     counted = all({row["name"] for row in body["train"]} >= set(HONEST) for body in made)
-    print(f"{len(modes)} hostile participants, {crowd.sent} hostile replies to a real coordinator, started twice")
+    print(
+        f"{len(modes)} hostile participants, {crowd.sent} hostile replies to a real coordinator, "
+        "started twice"
+    )
     print(f"  coordinator processes that ended before their time: {ended}")
     print(f"  {len(made)} of {rounds} rounds; honest updates in each: {counted}; ", end="")
     print(
-        f"honest personal models: {len(personal & set(HONEST))} of {len(HONEST)}; ledger verifies: {verify(ledger).ok}"
+        f"honest personal models: {len(personal & set(HONEST))} of {len(HONEST)}; ledger verifies: "
+        f"{verify(ledger).ok}"
     )
     for what, where in (("status", hub), ("accounts", hub / "run"), ("report", hub / "run")):
         tequio(what, where)
     disk = sum(path.stat().st_size for path in hub.rglob("*") if path.is_file())
     print("  status, accounts and report: ok")
-    print(f"  log {log.stat().st_size / 1e3:.0f} kB, ledger {ledger.stat().st_size / 1e3:.0f} kB, ", end="")
+    print(
+        f"  log {log.stat().st_size / 1e3:.0f} kB, ledger {ledger.stat().st_size / 1e3:.0f} kB, ",
+        end="",
+    )
     print(f"the coordinator's whole folder {disk / 1e6:.1f} MB")
     if ended or not counted or not set(HONEST) <= personal:
         raise SystemExit(log.read_text(errors="replace")[-3000:])

@@ -1,8 +1,11 @@
-"""Does a federation go on while strangers abuse its port? A real coordinator with few descriptors and participants that make rounds over
-TLS; one attack after another. Rounds per second under and after each attack ÷ before it (target: ≥ 0.8 within 60 s), descriptors,
-memory, bytes of the log, bytes of bodies that lie on disk.
+"""Does a federation go on while strangers abuse its port?
 
-Run: python -m benchmarks.soak_port [--participants 3] [--descriptors 1024] [--seconds 30] [--only idle-tcp,...]
+A real coordinator with few descriptors and participants that make rounds over
+TLS; one attack after another. Rounds per second under and after each attack ÷ before it (target: ≥
+0.8 within 60 s), descriptors, memory, bytes of the log, bytes of bodies that lie on disk.
+
+Run: python -m benchmarks.soak_port [--participants 3] [--descriptors 1024] [--seconds 30] [--only
+idle-tcp,...]
 """
 
 from __future__ import annotations
@@ -78,12 +81,20 @@ def federation(folder: Path, participants: int) -> Path:
         "base": {"model": str(make_base("tinybert", folder)), "licence": "none"},
         "task": {"kind": "classification", "max_tokens": 16, "labels": {"a": "good", "b": "bad"}},
         "adapter": {"modules": ["query", "value"]},
-        "train": {"rounds": 1000, "batch_size": 8, "learning_rate": 1e-3, "max_steps": 2, "patience": 1000},
+        "train": {
+            "rounds": 1000,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "max_steps": 2,
+            "patience": 1000,
+        },
     }
     return write_federation(folder, sections, people)
 
 
-def started(folder: Path, stack: ExitStack, *arguments: str | Path, few: int = 0) -> subprocess.Popen[bytes]:
+def started(
+    folder: Path, stack: ExitStack, *arguments: str | Path, few: int = 0
+) -> subprocess.Popen[bytes]:
     """A command in the background; `few`: descriptors that it may have."""
 
     def limit() -> None:
@@ -92,7 +103,9 @@ def started(folder: Path, stack: ExitStack, *arguments: str | Path, few: int = 0
 
     log = stack.enter_context((folder / "output").open("ab"))
     command = [*TEQUIO, *map(str, arguments), "--threads", "1"]
-    process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=limit)
+    process = subprocess.Popen(
+        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=limit
+    )
     stack.callback(_end, process)
     return process
 
@@ -106,7 +119,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def crowd(make: Callable[[int], list[socket.socket]], more: bytes = b"") -> Callable[[Hub, float], str]:
+def crowd(
+    make: Callable[[int], list[socket.socket]], more: bytes = b""
+) -> Callable[[Hub, float], str]:
     """An attack that makes connections and holds them; `more` is sent on each, again and again."""
 
     def attack(hub: Hub, seconds: float) -> str:
@@ -123,7 +138,12 @@ def crowd(make: Callable[[int], list[socket.socket]], more: bytes = b"") -> Call
 
 def garbage(hub: Hub, _: float) -> str:
     blob, asker = os.urandom(10 << 20), attacks.Asker(hub.port)
-    paths = ("/v1/fleet/push-object", "/v1/fleet/push-messages", "/tequio/join", "/v1/fleet/pull-messages")
+    paths = (
+        "/v1/fleet/push-object",
+        "/v1/fleet/push-messages",
+        "/tequio/join",
+        "/v1/fleet/pull-messages",
+    )
     return str([asker.ask("POST", paths[k % 4], blob) for k in range(20)])
 
 
@@ -143,8 +163,12 @@ ATTACKS: dict[str, Callable[[Hub, float], str]] = {
     "idle-tcp": crowd(lambda port: attacks.idle(port, 1000, False)),
     "idle-tls": crowd(lambda port: attacks.idle(port, 600, True)),
     "slow-headers": crowd(lambda port: attacks.slow_headers(port, 300), b"X-a: b\r\n"),
-    "unfinished-bodies": crowd(lambda port: attacks.unfinished_bodies(port, 30, 16 << 20, "/v1/fleet/push-object")),
-    "short-bodies": crowd(lambda port: attacks.unfinished_bodies(port, 100, 16_000, "/tequio/join")),
+    "unfinished-bodies": crowd(
+        lambda port: attacks.unfinished_bodies(port, 30, 16 << 20, "/v1/fleet/push-object")
+    ),
+    "short-bodies": crowd(
+        lambda port: attacks.unfinished_bodies(port, 100, 16_000, "/tequio/join")
+    ),
     "garbage": garbage,
     "malformed": lambda hub, _: str(dict(attacks.malformed(hub.port, 2000))),
     "broken-joins": lambda hub, _: str(dict(attacks.broken_joins(hub.port, 1000))),
@@ -166,15 +190,17 @@ def tried(hub: Hub, name: str, seconds: float) -> bool:
     grown = len(hub.log()) - size
     alive = hub.process.poll() is None
     print(
-        f"| {name} | {quiet:.2f} | {during / took / quiet:.2f} | {after / quiet:.2f} | {most} "
-        f"| {(process.memory_info().rss - memory) / 2**20:+.0f} | {grown:,} | {parked:,} | {words} |",
+        f"| {name} | {quiet:.2f} | {during / took / quiet:.2f} | {after / quiet:.2f} | {most} | "
+        f"{(process.memory_info().rss - memory) / 2**20:+.0f} | {grown:,} | {parked:,} | {words} |",
         flush=True,
     )
     return alive and after >= TARGET * quiet and grown < LOG_BYTES and parked < PARKED
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--participants", type=int, default=3)
     parser.add_argument("--descriptors", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -187,15 +213,23 @@ def main() -> None:
         toml, hub = federation(folder, given.participants), folder / "hub"
         tequio("coordinator", "init", hub, toml, "--address", f"127.0.0.1:{port}")
         logged = ("--log", "json", "--log-file", folder / "log")
-        process = started(folder, stack, "coordinator", "start", hub, *logged, few=given.descriptors)
+        process = started(
+            folder, stack, "coordinator", "start", hub, *logged, few=given.descriptors
+        )
         found = Hub(folder, port, process)
         wait(lambda: (folder / "log").exists() and b"listening" in found.log(), process)
         for i in range(given.participants):
             own = folder / "participants" / f"p{i}.toml"
-            tequio("join", hub / "invitations" / f"p{i}.json", own, "--out", folder / f"p{i}", "--yes")
+            tequio(
+                "join", hub / "invitations" / f"p{i}.json", own, "--out", folder / f"p{i}", "--yes"
+            )
             started(folder, stack, "participate", folder / f"p{i}")
         wait(lambda: found.rounds() >= 3, process)
-        print("| attack | rounds/s before | under ÷ before | after ÷ before | descriptors | memory, MiB ", end="")
+        print(
+            "| attack | rounds/s before | under ÷ before | after ÷ before | descriptors | memory, "
+            "MiB ",
+            end="",
+        )
         print("| log, bytes | on disk, bytes | what the attacker saw |\n|" + "---|" * 9, flush=True)
         well = [tried(found, name, given.seconds) for name in given.only.split(",")]
         print(f"refusals: {found.refusals()}")
@@ -205,7 +239,9 @@ def main() -> None:
             raise SystemExit("A target was missed.")
 
 
-def wait(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300.0) -> None:
+def wait(
+    what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300.0
+) -> None:
     end = time.monotonic() + seconds
     while not what():
         if process.poll() is not None or time.monotonic() > end:

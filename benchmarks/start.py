@@ -1,5 +1,9 @@
-"""How long until a run trains? Processor time from an empty process to participants ready for their first step ÷ importing torch and
-transformers and loading the same model and tokenizer (target ≤ 1.3); and `tequio --help` ÷ `python -c pass`. Medians of pairs, in turns.
+"""How long until a run trains?
+
+Processor time from an empty process to participants ready for their first step ÷ importing torch
+and
+transformers and loading the same model and tokenizer (target ≤ 1.3); and `tequio --help` ÷ `python
+-c pass`. Medians of pairs, in turns.
 
 Run: python -m benchmarks.start [--pairs 5]
 """

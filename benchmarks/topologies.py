@@ -1,8 +1,11 @@
-"""What does it cost to have no coordinator? Star, complete graph and ring at equal steps: test loss, bytes, disagreement.
+"""What does it cost to have no coordinator?
 
-The study's miniature world: eight organisations with their own ranks, `stack` and `uniform`, no centre; one rate for all arms, not
-searched for. `alone` trains the same steps and sends nothing. Each participant is judged on its own test texts, in nats a byte, with the
-model that it holds after the last round. Bytes: up and down of the star, each way of each edge between peers.
+Star, complete graph and ring at equal steps: test loss, bytes, disagreement.
+
+The study's miniature world: eight organisations with their own ranks, `stack` and `uniform`, no
+centre; one rate for all arms, not searched for. `alone` trains the same steps and sends nothing.
+Each participant is judged on its own test texts, in nats a byte, with the model that it holds after
+the last round. Bytes: up and down of the star, each way of each edge between peers.
 
 Run: python -m benchmarks.topologies [--rounds 10] [--steps 10] [--rate 0.02] [--seed 0] [--quick]
 """
@@ -32,7 +35,10 @@ STACK = AlgorithmSection(weights="uniform")
 
 @dataclass(frozen=True)
 class Arm:
-    """graph: neighbours by index, None for the star. rank of what is sent: None for twice the largest."""
+    """graph: neighbours by index, None for the star. rank of what is sent:
+
+    None for twice the largest.
+    """
 
     name: str
     graph: Graph | None
@@ -42,7 +48,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """What an arm gave: mean and worst test loss, all bytes sent, disagreement after the last round, seconds."""
+    """What an arm gave: mean and worst test loss, all bytes sent, disagreement after the last
+    round, seconds.
+    """
 
     mean: float
     worst: float
@@ -82,30 +90,39 @@ def measure(world: World, arm: Arm, setting: Setting, rate: float) -> Row:
             sent, separate = sent + body["bytes"], body["disagreement"]
         models = state.models
     seconds = time.perf_counter() - begin
-    losses = [score(world.nodes[i], m, world.nodes[i].data.test).scores().loss for i, m in models.items()]
+    losses = [
+        score(world.nodes[i], m, world.nodes[i].data.test).scores().loss for i, m in models.items()
+    ]
     return Row(statistics.fmean(losses), max(losses), sent, separate, seconds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="an offline toy that only shows that all works")
+    parser.add_argument(
+        "--quick", action="store_true", help="an offline toy that only shows that all works"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     world = make_world(given.seed, TINY if given.quick else SCARCE, offline=given.quick)
     setting = replace(Setting(), rounds=given.rounds, steps=given.steps)
     print(
-        "| topology | mean test loss | worst | MB sent | × star's bytes | disagreement | seconds |\n" + "|---" * 7 + "|"
+        "| topology | mean test loss | worst | MB sent | × star's bytes | disagreement | seconds "
+        "|\n" + "|---" * 7 + "|"
     )
     star = 0
     for arm in arms(range(1, len(world.participants) + 1)):
         row = measure(world, arm, setting, given.rate)
         star = star or row.sent
         figures = f"{row.mean:.4f} | {row.worst:.4f} | {row.sent / 1e6:.1f} | {row.sent / star:.2f}"
-        print(f"| {arm.name} | {figures} | {row.disagreement:.3f} | {row.seconds:.0f} |", flush=True)
+        print(
+            f"| {arm.name} | {figures} | {row.disagreement:.3f} | {row.seconds:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""How often a verdict is wrong: synthetic comparisons with known effects, by measure and number of test texts.
+"""How often a verdict is wrong: synthetic comparisons with known effects, by measure and number of
+test texts.
 
     python -m benchmarks.verdicts [--each 1000] [--seed 0]
 
-Half of the comparisons have no effect. `gains` or `loses` there is wrong; `no difference` is wrong where the true effect lies
-outside ± 1 point (accuracy) or ± 1 % (loss). Accuracy: paired right and wrong answers with a given share of texts that the two
-models answer differently. Loss: log-normal losses of texts, alike in both models, with a factor between them.
+Half of the comparisons have no effect. `gains` or `loses` there is wrong; `no difference` is wrong
+where the true effect lies outside ± 1 point (accuracy) or ± 1 % (loss). Accuracy: paired right and
+wrong answers with a given share of texts that the two models answer differently. Loss: log-normal
+losses of texts, alike in both models, with a factor between them.
 """
 
 from __future__ import annotations
@@ -20,8 +22,19 @@ import numpy as np
 from tequio.measure.verdicts import SMALLEST, Pairs, judge, loss_ratio, paired_proportions
 
 SIZES = (10, 30, 60, 200, 1000, 5000)
-DISCORDANT = (0.01, 0.02, 0.05, 0.1, 0.3)  # share of texts that only one of the two models answers right
-SPREADS = ((0.3, 0.02), (0.3, 0.1), (1.0, 0.3), (1.5, 0.6))  # of log losses: between texts, between models
+DISCORDANT = (
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.3,
+)  # share of texts that only one of the two models answers right
+SPREADS = (
+    (0.3, 0.02),
+    (0.3, 0.1),
+    (1.0, 0.3),
+    (1.5, 0.6),
+)  # of log losses: between texts, between models
 EFFECTS = (0.005, 0.0101, 0.015, 0.03, 0.1, 0.3)  # as a share of texts, or of the loss
 
 
@@ -40,21 +53,33 @@ class Comparison:
         return self.effect == 0.0
 
 
-def compare_accuracy(random: np.random.Generator, n: int, discordant: float, effect: float) -> Comparison:
-    """Draw one test set on which the judged model is right on a share `effect` more of all texts."""
+def compare_accuracy(
+    random: np.random.Generator, n: int, discordant: float, effect: float
+) -> Comparison:
+    """Draw one test set on which the judged model is right on a share `effect` more of all
+    texts.
+    """
     discordant = max(discordant, abs(effect))
     better, worse = (discordant + effect) / 2, (discordant - effect) / 2
     agreed = 1.0 - discordant
-    pairs = Pairs(*(int(x) for x in random.multinomial(n, [0.75 * agreed, better, worse, 0.25 * agreed])))
-    return Comparison("accuracy", n, effect, judge(paired_proportions(pairs), n, SMALLEST, pairs).code)
+    pairs = Pairs(
+        *(int(x) for x in random.multinomial(n, [0.75 * agreed, better, worse, 0.25 * agreed]))
+    )
+    return Comparison(
+        "accuracy", n, effect, judge(paired_proportions(pairs), n, SMALLEST, pairs).code
+    )
 
 
-def compare_loss(random: np.random.Generator, n: int, spread: tuple[float, float], effect: float) -> Comparison:
+def compare_loss(
+    random: np.random.Generator, n: int, spread: tuple[float, float], effect: float
+) -> Comparison:
     """Draw one test set on which the judged model's losses are lower by a factor e^effect."""
     common = random.normal(0.0, spread[0], n)
     judged, other = (np.exp(common + random.normal(0.0, spread[1], n)) for _ in range(2))
     found = loss_ratio(judged * math.exp(-effect), other)
-    return Comparison("loss", n, effect, "too_few" if found is None else judge(found, n, SMALLEST).code)
+    return Comparison(
+        "loss", n, effect, "too_few" if found is None else judge(found, n, SMALLEST).code
+    )
 
 
 def comparisons(seed: int, each: int) -> Iterator[Comparison]:
@@ -84,10 +109,16 @@ class Rates:
         """Count them."""
         null = [c for c in found if c.null]
         said = [c for c in found if c.code == "no_difference"]
-        sides = [c for c in found if (c.code == "gains" and c.effect < 0) or (c.code == "loses" and c.effect > 0)]
+        sides = [
+            c
+            for c in found
+            if (c.code == "gains" and c.effect < 0) or (c.code == "loses" and c.effect > 0)
+        ]
         right = sum(abs(c.effect) <= SMALLEST for c in said)
         gains, losses = (sum(c.code == code for c in null) for code in ("gains", "loses"))
-        return cls(len(null), gains, losses, len(sides), len(said), right, Counter(c.code for c in found))
+        return cls(
+            len(null), gains, losses, len(sides), len(said), right, Counter(c.code for c in found)
+        )
 
 
 def main() -> None:
@@ -98,17 +129,26 @@ def main() -> None:
     options = parser.parse_args()
     found = list(comparisons(options.seed, options.each))
     print(
-        "| measure | test texts | null cases | gains, wrongly | loses, wrongly | no difference, said | of these right |"
+        "| measure | test texts | null cases | gains, wrongly | loses, wrongly | no difference, "
+        "said | of these right |"
     )
     print("|---|---|---|---|---|---|---|")
     for measure in ("accuracy", "loss"):
         mine = [c for c in found if c.measure == measure]
         for n in (*SIZES, None):
             rates = Rates.of([c for c in mine if n in (None, c.examples)])
-            right = f"{100 * rates.no_difference_right / rates.no_difference:.1f} %" if rates.no_difference else "–"
-            wrong = [f"{100 * count / rates.null:.1f} %" for count in (rates.false_gains, rates.false_losses)]
+            right = (
+                f"{100 * rates.no_difference_right / rates.no_difference:.1f} %"
+                if rates.no_difference
+                else "–"
+            )
+            wrong = [
+                f"{100 * count / rates.null:.1f} %"
+                for count in (rates.false_gains, rates.false_losses)
+            ]
             print(
-                f"| {measure} | {n or 'all'} | {rates.null} | {' | '.join(wrong)} | {rates.no_difference} | {right} |"
+                f"| {measure} | {n or 'all'} | {rates.null} | {' | '.join(wrong)} | "
+                f"{rates.no_difference} | {right} |"
             )
 
 

@@ -1,9 +1,11 @@
-"""Does a run go on over a slow, long and lossy line, how long is a round, and does the ledger say what the wire carried?
+"""Does a run go on over a slow, long and lossy line, how long is a round, and does the ledger say
+what the wire carried?
 
-A coordinator and two participants, each in a network namespace of its own, joined by lines of 20 Mbit/s, 50 ms each way and 1 % loss
-(`common/link.py`). Printed: seconds between the records of rounds, and bytes that the kernel counted on each participant's line ÷ bytes
-that the ledger has for it, which are the kernel's by connection; what a line's acknowledgements say of lost packets is in the line's
-alone. Target: within 3 %. Needs root, iproute2 and /dev/net/tun (Linux).
+A coordinator and two participants, each in a network namespace of its own, joined by lines of 20
+Mbit/s, 50 ms each way and 1 % loss (`common/link.py`). Printed: seconds between the records of
+rounds, and bytes that the kernel counted on each participant's line ÷ bytes that the ledger has for
+it, which are the kernel's by connection; what a line's acknowledgements say of lost packets is in
+the line's alone. Target: within 3 %. Needs root, iproute2 and /dev/net/tun (Linux).
 
 Run: python -m benchmarks.wan [--rounds 6] [--delay 50] [--loss 1] [--mbit 20]
 """
@@ -106,7 +108,15 @@ def between(ledger: Path) -> list[float]:
 def run(folder: Path, toml: Path, inside: Callable[[str], tuple[str, ...]], log: Path) -> None:
     """The whole federation, to its end."""
     hub = folder / "hub"
-    init: list[str | Path] = [*TEQUIO, "coordinator", "init", hub, toml, "--address", f"{ADDRESS}:{PORT}"]
+    init: list[str | Path] = [
+        *TEQUIO,
+        "coordinator",
+        "init",
+        hub,
+        toml,
+        "--address",
+        f"{ADDRESS}:{PORT}",
+    ]
     subprocess.run(init, check=True, capture_output=True)
     with ExitStack() as stack:
         stream = stack.enter_context(log.open("wb"))
@@ -169,7 +179,10 @@ def main() -> None:
         begun = time.monotonic()
         run(folder, toml, lambda space: ("ip", "netns", "exec", space), folder / "log")
         seconds = time.monotonic() - begun
-        print(f"seconds a round: {', '.join(f'{s:.1f}' for s in between(folder / 'hub' / 'run' / 'ledger.sqlite'))}")
+        print(
+            "seconds a round: "
+            f"{', '.join(f'{s:.1f}' for s in between(folder / 'hub' / 'run' / 'ledger.sqlite'))}"
+        )
         said = recorded(folder / "hub" / "run" / "ledger.sqlite")
         for i, _ in enumerate(SITES):
             after = counted(i + 1)
@@ -179,8 +192,9 @@ def main() -> None:
                 kernel, ledger = after[way] - before[i][way], said[f"p{i}"][way]
                 rest = (kernel - ledger) / seconds
                 print(
-                    f"p{i} {way:4}: kernel {kernel:,}, ledger {ledger:,} bytes: ratio {kernel / ledger:.3f}"
-                    f" ({rest / 1e3:.1f} kB a second more, over {seconds:.0f} s)"
+                    f"p{i} {way:4}: kernel {kernel:,}, ledger {ledger:,} bytes: ratio "
+                    f"{kernel / ledger:.3f} ({rest / 1e3:.1f} kB a second more, over "
+                    f"{seconds:.0f} s)"
                 )
 
 

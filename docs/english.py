@@ -1,7 +1,9 @@
-"""Check the prose of this project: `python docs/english.py [FILE…]` lists what docs/english.md forbids.
+"""Check the prose of this project:
 
-Three rules are checked: no clause begins with a bare Who or What, everyday words and "per", and short
-sentences on lines of their own. Code, tables, addresses and quoted messages are left out.
+`python docs/english.py [FILE…]` lists what docs/english.md forbids.
+
+Three rules are checked: no clause begins with a bare Who or What, everyday words and "per", and
+short sentences on lines of their own. Code, tables, addresses and quoted messages are left out.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ PLAIN = {
         "to the bit": "bit-for-bit identical",
         "for ever": "until it succeeds",
         "as it were": "nothing",
-        rf"(?:tokens|steps|rounds|bytes|dollars|numbers|texts|bits|batches|events|grams|g|Mbit) an? (?:{UNITS})": "per",
+        r"(?:tokens|steps|rounds|bytes|dollars|numbers|texts|bits|batches|events|grams|g|Mbit) "
+        rf"an? (?:{UNITS})": "per",
     }.items()
 }
-END = re.compile(r"(?<![A-Z])(?<!e\.g)(?<!i\.e)(?<!cf)(?<!vs)(?<!al)[.!?](?:[)\"”’*_]*) +(?=[A-ZÁÉÍÓÚÑ¿¡*`“(\[])")
+END = re.compile(
+    r"(?<![A-Z])(?<!e\.g)(?<!i\.e)(?<!cf)(?<!vs)(?<!al)[.!?](?:[)\"”’*_]*) +(?=[A-ZÁÉÍÓÚÑ¿¡*`“(\[])"
+)
 FENCE = re.compile(r"^\s*(```|~~~)")
 
 

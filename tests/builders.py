@@ -1,4 +1,6 @@
-"""What tests of several folders build and read: tiny models, made texts, a run ready to go, its rounds, and what its record holds."""
+"""What tests of several folders build and read: tiny models, made texts, a run ready to go, its
+rounds, and what its record holds.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,18 @@ from tequio.ledger.chain import ZEROS, Entry, link
 from tequio.ledger.record import Ledger, verify
 from tequio.runtimes.embedded import Embedded
 
-SUBJECTS = ["train", "flight", "nurse", "lesson", "machine", "ticket", "doctor", "pump", "class", "seat"]
+SUBJECTS = [
+    "train",
+    "flight",
+    "nurse",
+    "lesson",
+    "machine",
+    "ticket",
+    "doctor",
+    "pump",
+    "class",
+    "seat",
+]
 GOOD = ["great", "kind", "quick", "clean", "helpful", "calm"]
 BAD = ["late", "rude", "slow", "dirty", "broken", "loud"]
 FILLER = ["the", "was", "very", "today", "and", "again", "my", "our", "this", "really"]
@@ -58,11 +71,18 @@ def tokenizer() -> Any:
     vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
     raw = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    )
 
 
 def write_model(
-    folder: Path, family: Literal["bert", "llama"], seed: int, width: int, layers: int, vocabulary: int = 40
+    folder: Path,
+    family: Literal["bert", "llama"],
+    seed: int,
+    width: int,
+    layers: int,
+    vocabulary: int = 40,
 ) -> Path:
     """A model of random weights and its tokenizer in this folder, two heads wide."""
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
@@ -79,7 +99,12 @@ def write_model(
     if family == "bert":
         BertModel(BertConfig(**sizes), add_pooling_layer=False).save_pretrained(folder)
     else:
-        special = {"num_key_value_heads": 1, "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None}
+        special = {
+            "num_key_value_heads": 1,
+            "pad_token_id": 0,
+            "eos_token_id": 2,
+            "bos_token_id": None,
+        }
         LlamaForCausalLM(LlamaConfig(**sizes, **special)).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
@@ -116,7 +141,9 @@ def build_setup(path: Path) -> RunSetup:
 def recorded_rounds(
     run_spec: RunSpec, runtime: Runtime, count: int | None = None, state: State | None = None
 ) -> tuple[State, list[dict[str, Any]]]:
-    """(the state after so many more rounds, what each recorded). count: to the last if None; state: the opening one if None."""
+    """(the state after so many more rounds, what each recorded). count: to the last if None; state:
+    the opening one if None.
+    """
     state = state or open_state(run_spec, runtime)[0]
     bodies = []
     for _ in range(run_spec.rounds - state.round if count is None else count):
@@ -125,7 +152,9 @@ def recorded_rounds(
     return state, bodies
 
 
-def rounds(run_spec: RunSpec, runtime: Runtime, count: int | None = None, state: State | None = None) -> State:
+def rounds(
+    run_spec: RunSpec, runtime: Runtime, count: int | None = None, state: State | None = None
+) -> State:
     """The state after so many more rounds: `recorded_rounds` without the record."""
     return recorded_rounds(run_spec, runtime, count, state)[0]
 
@@ -211,18 +240,26 @@ def bodies(run: Path, kind: str) -> list[Any]:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """name -> digest of every personal model, of the shared one, and of that of each further base."""
+    """name -> digest of every personal model, of the shared one, and of that of each further
+    base.
+    """
     _, found = records(run)
     shared = found["shared"][-1]
     bases = {f"shared-{name}": body["digest"] for name, body in shared.get("bases", {}).items()}
-    return {**{body["name"]: body["digest"] for body in found["personal"]}, **bases, "shared": shared["digest"]}
+    return {
+        **{body["name"]: body["digest"] for body in found["personal"]},
+        **bases,
+        "shared": shared["digest"],
+    }
 
 
 # refusals
 
 
 @contextmanager
-def refused(kind: type[TequioError], code: str, /, **facts: Any) -> Iterator[pytest.ExceptionInfo[TequioError]]:
+def refused(
+    kind: type[TequioError], code: str, /, **facts: Any
+) -> Iterator[pytest.ExceptionInfo[TequioError]]:
     """Expect an error of this kind, with this code and at least these facts."""
     with pytest.raises(kind) as caught:
         yield caught
@@ -243,11 +280,16 @@ def free_port() -> int:
 
 
 def rewritten(run: Path, change: Callable[[str, dict[str, Any]], object]) -> None:
-    """The same chain, as if its header had been another: every record is sealed again. `change` gets all bodies."""
+    """The same chain, as if its header had been another: every record is sealed again.
+
+    `change` gets all bodies.
+    """
     path = run / "ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         rows = raw.execute("SELECT seq, kind, body FROM record ORDER BY seq").fetchall()
-        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        triggers = raw.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall()
         state = raw.execute("SELECT state_seq FROM head").fetchone()[0]
         for name, _ in triggers:
             raw.execute(f"DROP TRIGGER {name}")

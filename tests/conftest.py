@@ -1,4 +1,6 @@
-"""Tiny real models, made at test time: a BERT and a Llama of a few thousand parameters, with a word tokenizer; and a small federation."""
+"""Tiny real models, made at test time: a BERT and a Llama of a few thousand parameters, with a word
+tokenizer; and a small federation.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,12 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A one-layer Llama, 16 wide, random weights, with the tokenizer of the larger one and more room for words."""
-    return write_model(tmp_path_factory.mktemp("small-llama"), "llama", seed=4, width=16, layers=1, vocabulary=48)
+    """A one-layer Llama, 16 wide, random weights, with the tokenizer of the larger one and more
+    room for words.
+    """
+    return write_model(
+        tmp_path_factory.mktemp("small-llama"), "llama", seed=4, width=16, layers=1, vocabulary=48
+    )
 
 
 Maker = Callable[..., Path]
@@ -57,7 +63,9 @@ Maker = Callable[..., Path]
 
 @pytest.fixture
 def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
-    """make(kind=..., participants=..., centre=..., **sections) writes a small federation and returns federation.toml."""
+    """make(kind=..., participants=..., centre=..., **sections) writes a small federation and
+    returns federation.toml.
+    """
     from tequio.config.templates import write_federation
 
     def make(
@@ -74,27 +82,60 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
         federation: dict[str, Any] = {
             "name": "small",
             "seed": 7,
-            "base": {"model": str(tiny_bert if labelled else tiny_llama), "dtype": "float32", "licence": "test"},
+            "base": {
+                "model": str(tiny_bert if labelled else tiny_llama),
+                "dtype": "float32",
+                "licence": "test",
+            },
             "task": {"kind": kind, "max_tokens": 16},
-            "adapter": {"modules": ["query", "value"] if labelled else ["q_proj", "v_proj"], "ranks": [2, 4]},
-            "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "final_rate": 0.3, "max_steps": 4},
-            "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
+            "adapter": {
+                "modules": ["query", "value"] if labelled else ["q_proj", "v_proj"],
+                "ranks": [2, 4],
+            },
+            "train": {
+                "rounds": 2,
+                "batch_size": 8,
+                "learning_rate": 5e-3,
+                "final_rate": 0.3,
+                "max_steps": 4,
+            },
+            "personal": {
+                "local_rates": [5e-3],
+                "private_rates": [2e-3],
+                "private_rank": 2,
+                "private_epochs": 1.0,
+            },
         }
         if labelled:
-            federation["task"]["labels"] = {"good": "great kind helpful", "bad": "rude broken dirty"}
+            federation["task"]["labels"] = {
+                "good": "great kind helpful",
+                "bad": "rude broken dirty",
+            }
         if centre:
-            data = write_jsonl(root / "public" / "centre.jsonl", _shape(sentences(rows, 100), labelled))
-            public = write_jsonl(root / "public" / "slice.jsonl", _shape(sentences(30, 200), labelled))
+            data = write_jsonl(
+                root / "public" / "centre.jsonl", _shape(sentences(rows, 100), labelled)
+            )
+            public = write_jsonl(
+                root / "public" / "slice.jsonl", _shape(sentences(30, 200), labelled)
+            )
             keys = centre if isinstance(centre, dict) else {}
             federation["centre"] = {"data": str(data), "federated_share": 0.7, **keys}
             federation["gate"] = {"slices": {"public": str(public)}, "margin": 0.5}
         for name, values in sections.items():
-            federation[name] = {**federation.get(name, {}), **values} if isinstance(values, dict) else values
+            federation[name] = (
+                {**federation.get(name, {}), **values} if isinstance(values, dict) else values
+            )
         people = []
         for i in range(participants):
-            data = write_jsonl(root / "data" / f"site{i}.jsonl", _shape(sentences(rows, i), labelled))
+            data = write_jsonl(
+                root / "data" / f"site{i}.jsonl", _shape(sentences(rows, i), labelled)
+            )
             people.append(
-                {"name": f"site{i}", "data": {"path": str(data)}, "hardware": {"max_rank": 2 if i % 2 else 4}}
+                {
+                    "name": f"site{i}",
+                    "data": {"path": str(data)},
+                    "hardware": {"max_rank": 2 if i % 2 else 4},
+                }
             )
         return write_federation(root, federation, people, holds or {})
 
@@ -107,9 +148,16 @@ def _shape(rows: list[dict[str, str]], labelled: bool) -> list[dict[str, str]]:
 
 @pytest.fixture
 def make_two_bases(make_federation: Maker, small_bert: Path, small_llama: Path) -> Maker:
-    """make(kind=..., distil={...}, ...): such a federation, in which participants of odd number hold a smaller base, with [distil]."""
+    """make(kind=..., distil={...}, ...): such a federation, in which participants of odd number
+    hold a smaller base, with [distil].
+    """
 
-    def make(kind: str = "classification", participants: int = 4, small: Path | None = None, **sections: Any) -> Path:
+    def make(
+        kind: str = "classification",
+        participants: int = 4,
+        small: Path | None = None,
+        **sections: Any,
+    ) -> Path:
         labelled = kind == "classification"
         model = small or (small_bert if labelled else small_llama)
         modules = ["query", "value"] if labelled else ["q_proj", "v_proj", "up_proj"]
@@ -117,7 +165,13 @@ def make_two_bases(make_federation: Maker, small_bert: Path, small_llama: Path) 
         holds = {f"site{i}": "small" for i in range(1, participants, 2)}
         distil = {"steps": 6, "items": 32, "learning_rate": 5e-3} | sections.pop("distil", {})
         return make_federation(
-            kind=kind, participants=participants, rows=60, holds=holds, bases=bases, distil=distil, **sections
+            kind=kind,
+            participants=participants,
+            rows=60,
+            holds=holds,
+            bases=bases,
+            distil=distil,
+            **sections,
         )
 
     return make
@@ -132,18 +186,30 @@ def write_intensities(path: Path, day: list[float]) -> None:
     from tequio.measure.intensity import Window, write_windows
 
     hours = (datetime(2026, 3, 2, tzinfo=UTC) + timedelta(hours=h) for h in range(8 * 24))
-    rows = [Window("X", t, 3600.0, day[t.hour], "actual", None, "average", "made up", "CC0") for t in hours]
+    rows = [
+        Window("X", t, 3600.0, day[t.hour], "actual", None, "average", "made up", "CC0")
+        for t in hours
+    ]
     path.write_text(write_windows(rows))
 
 
 @pytest.fixture
 def make_shifted(make_federation: Maker) -> Maker:
-    """make(folder=..., tail=..., **shift): two participants and a centre in simulated time, two hours of work in a day for each round."""
+    """make(folder=..., tail=..., **shift): two participants and a centre in simulated time, two
+    hours of work in a day for each round.
+    """
 
     def make(folder: str = "fed", tail: str = "tdp_watts = 100.0\n", **shift: Any) -> Path:
-        shift = {"start": "2026-03-03T00:00:00Z", "deadline_hours": 24.0, "work_hours": 2.0, **shift}
+        shift = {
+            "start": "2026-03-03T00:00:00Z",
+            "deadline_hours": 24.0,
+            "work_hours": 2.0,
+            **shift,
+        }
         train = {"rounds": 3, "patience": 9}
-        path = make_federation(folder=folder, rows=40, shift=shift, energy={"intensity": "centre.csv"}, train=train)
+        path = make_federation(
+            folder=folder, rows=40, shift=shift, energy={"intensity": "centre.csv"}, train=train
+        )
         write_intensities(path.parent / "centre.csv", SUNNY)
         for name, day in (("site0", SUNNY), ("site1", WINDY)):
             file = path.parent / "participants" / f"{name}.toml"
@@ -166,10 +232,19 @@ def api_settings(tiny_bert: Path) -> dict[str, Any]:
     return {
         "name": "small",
         "base": {"model": str(tiny_bert), "dtype": "float32"},
-        "task": {"kind": "classification", "max_tokens": 16, "labels": {"good": "great kind", "bad": "rude broken"}},
+        "task": {
+            "kind": "classification",
+            "max_tokens": 16,
+            "labels": {"good": "great kind", "bad": "rude broken"},
+        },
         "adapter": {"modules": ["query", "value"], "ranks": [2]},
         "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "max_steps": 4},
-        "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
+        "personal": {
+            "local_rates": [5e-3],
+            "private_rates": [2e-3],
+            "private_rank": 2,
+            "private_epochs": 1.0,
+        },
     }
 
 
@@ -195,7 +270,9 @@ def marked(make_federation: Maker) -> Maker:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A coordinator's server and gateway for tests across a network, up until the file's last test ends."""
+    """A coordinator's server and gateway for tests across a network, up until the file's last test
+    ends.
+    """
     from live_server import live  # needs Flower: a file that asks for it is skipped without
 
     with live(tmp_path_factory.mktemp("live") / "hub") as found:

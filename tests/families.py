@@ -1,4 +1,6 @@
-"""Tiny random bases of many families, with a word tokenizer: what people bring, at a few thousand parameters each."""
+"""Tiny random bases of many families, with a word tokenizer: what people bring, at a few thousand
+parameters each.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ BERT = {
 }
 LLAMA = BERT | {"num_key_value_heads": 1, "head_dim": 8, "eos_token_id": 2, "bos_token_id": None}
 NEOX = {k: v for k, v in LLAMA.items() if k not in ("num_key_value_heads", "head_dim")}
-TEXT_ONLY = {"image_size": 28, "patch_size": 14, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+TEXT_ONLY = {
+    "image_size": 28,
+    "patch_size": 14,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+}
 
 Shape = tuple[str, dict[str, Any]]
 ENCODERS: dict[str, Shape] = {
@@ -32,22 +40,49 @@ ENCODERS: dict[str, Shape] = {
     "camembert": ("CamembertModel", BERT | {"pad_token_id": 1}),
     "distilbert": (
         "DistilBertModel",
-        {"vocab_size": VOCABULARY, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "pad_token_id": 0},
+        {
+            "vocab_size": VOCABULARY,
+            "dim": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 32,
+            "pad_token_id": 0,
+        },
     ),
     "albert": ("AlbertModel", BERT | {"embedding_size": 8}),
     "electra": ("ElectraModel", BERT | {"embedding_size": 8}),
-    "deberta-v2": ("DebertaV2Model", BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    "deberta-v2": (
+        "DebertaV2Model",
+        BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    ),
     "mpnet": ("MPNetModel", BERT | {"pad_token_id": 1}),
-    "modernbert": ("ModernBertModel", BERT | {"eos_token_id": 2, "bos_token_id": 1, "cls_token_id": 1}),
+    "modernbert": (
+        "ModernBertModel",
+        BERT | {"eos_token_id": 2, "bos_token_id": 1, "cls_token_id": 1},
+    ),
     "t5": (
         "T5ForConditionalGeneration",
-        {"vocab_size": VOCABULARY, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 16,
+            "d_kv": 8,
+            "d_ff": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+        },
     ),
 }
 DECODERS: dict[str, Shape] = {
     "gpt2": (
         "GPT2LMHeadModel",
-        {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "eos_token_id": 2},
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 64,
+            "eos_token_id": 2,
+        },
     ),
     "gpt_neo": (
         "GPTNeoForCausalLM",
@@ -81,7 +116,14 @@ DECODERS: dict[str, Shape] = {
     ),
     "bloom": (
         "BloomForCausalLM",
-        {"vocab_size": VOCABULARY, "hidden_size": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0, "eos_token_id": 2},
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "pad_token_id": 0,
+            "eos_token_id": 2,
+        },
     ),
     "llama": ("LlamaForCausalLM", LLAMA),
     "mistral": ("MistralForCausalLM", LLAMA),
@@ -92,7 +134,10 @@ DECODERS: dict[str, Shape] = {
     "gemma3_text": ("Gemma3ForCausalLM", LLAMA | {"sliding_window": 16}),
     "phi": ("PhiForCausalLM", NEOX),
     "phi3": ("Phi3ForCausalLM", LLAMA),
-    "falcon": ("FalconForCausalLM", NEOX | {"new_decoder_architecture": False, "multi_query": True}),
+    "falcon": (
+        "FalconForCausalLM",
+        NEOX | {"new_decoder_architecture": False, "multi_query": True},
+    ),
     "olmo2": ("Olmo2ForCausalLM", LLAMA),
     "smollm3": ("SmolLM3ForCausalLM", LLAMA),
     "starcoder2": ("Starcoder2ForCausalLM", LLAMA),
@@ -176,7 +221,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
 
 
 def make(folder: Path, shape: Shape, words: Callable[[], Any] = tokenizer) -> Path:
-    """Write a random model of this shape, whose weights are large enough for a change of them to matter."""
+    """Write a random model of this shape, whose weights are large enough for a change of them to
+    matter.
+    """
     import transformers
 
     torch.manual_seed(5)

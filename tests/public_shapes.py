@@ -1,4 +1,6 @@
-"""Twenty files in the shape of well-known public data sets, made up afresh: texts and labels are this file's own."""
+"""Twenty files in the shape of well-known public data sets, made up afresh: texts and labels are
+this file's own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ COUNT = 60
 
 @dataclass(frozen=True)
 class Made:
-    """Hold what a file must be found to be: the task, its labels, its usable rows, and what --column it needs (nothing)."""
+    """Hold what a file must be found to be: the task, its labels, its usable rows, and what
+    --column it needs (nothing).
+    """
 
     task: str
     labels: tuple[str, ...] = ()
@@ -27,7 +31,11 @@ class Made:
 
 def text(rng: random.Random, good: bool, commas: bool = True) -> str:
     """Return a sentence of 8 to 14 words."""
-    words = [*rng.choices(FILLER, k=rng.randint(5, 10)), rng.choice(SUBJECTS), rng.choice(GOOD if good else BAD)]
+    words = [
+        *rng.choices(FILLER, k=rng.randint(5, 10)),
+        rng.choice(SUBJECTS),
+        rng.choice(GOOD if good else BAD),
+    ]
     rng.shuffle(words)
     if commas:
         words[3] += ","
@@ -53,12 +61,16 @@ def table(path: Path, rows: Sequence[Sequence[Any]], encoding: str = "utf-8", **
 
 def lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
 def parquet(path: Path, columns: Mapping[str, Sequence[Any]], names: Sequence[str] = ()) -> Path:
-    """Write columns as Parquet; names: of the classes of `label`, as the library datasets writes them."""
+    """Write columns as Parquet; names: of the classes of `label`, as the library datasets
+    writes them.
+    """
     import pyarrow as arrow
     import pyarrow.parquet as files
 
@@ -81,7 +93,8 @@ def sms_spam(folder: Path) -> Made:
     """No header, tabs, no ending, stray quotes."""
     rows = made(2, ["ham", "ham", "spam"])
     body = "".join(
-        f'{label}\t"{words}\n' if n % 9 == 4 else f"{label}\t{words}\n" for n, (words, label) in enumerate(rows)
+        f'{label}\t"{words}\n' if n % 9 == 4 else f"{label}\t{words}\n"
+        for n, (words, label) in enumerate(rows)
     )
     (folder / "SMSSpamCollection.tsv").write_text(body, encoding="utf-8")
     return Made("classification", ("ham", "spam"))
@@ -105,10 +118,17 @@ def alpaca(folder: Path) -> Made:
 
 def sharegpt(folder: Path) -> Made:
     def chat(words: str) -> list[dict[str, str]]:
-        turns = [("human", words), ("gpt", "yes"), ("human", "and today"), ("gpt", f"{words} really")]
+        turns = [
+            ("human", words),
+            ("gpt", "yes"),
+            ("human", "and today"),
+            ("gpt", f"{words} really"),
+        ]
         return [{"from": who, "value": value} for who, value in turns]
 
-    rows = [{"id": f"c_{n}", "conversations": chat(words)} for n, (words, _) in enumerate(made(5, [0]))]
+    rows = [
+        {"id": f"c_{n}", "conversations": chat(words)} for n, (words, _) in enumerate(made(5, [0]))
+    ]
     (folder / "sharegpt.json").write_text(json.dumps(rows), encoding="utf-8")
     return Made("causal")
 
@@ -134,33 +154,49 @@ def dolly(folder: Path) -> Made:
 def emotion(folder: Path) -> Made:
     names = ["sadness", "joy", "love", "anger", "fear", "surprise"]
     rows = made(8, range(6))
-    parquet(folder / "emotion.parquet", {"text": [t for t, _ in rows], "label": [n for _, n in rows]}, names)
+    parquet(
+        folder / "emotion.parquet",
+        {"text": [t for t, _ in rows], "label": [n for _, n in rows]},
+        names,
+    )
     return Made("classification", tuple(sorted(names)))
 
 
 def emotion_txt(folder: Path) -> Made:
     """No header, semicolons, called .txt."""
     rows = made(9, ["sadness", "joy", "anger"], commas=False)
-    (folder / "train.txt").write_text("".join(f"{words};{label}\n" for words, label in rows), encoding="utf-8")
+    (folder / "train.txt").write_text(
+        "".join(f"{words};{label}\n" for words, label in rows), encoding="utf-8"
+    )
     return Made("classification", ("anger", "joy", "sadness"))
 
 
 def tweets_with_index(folder: Path) -> Made:
     """A pandas export: a first column without a name."""
-    rows = [(n, words, label) for n, (words, label) in enumerate(made(10, ["negative", "neutral", "positive"]))]
+    rows = [
+        (n, words, label)
+        for n, (words, label) in enumerate(made(10, ["negative", "neutral", "positive"]))
+    ]
     table(folder / "tweets.csv", [("", "tweet", "sentiment"), *rows])
     return Made("classification", ("negative", "neutral", "positive"))
 
 
 def imdb(folder: Path) -> Made:
-    rows = [(f"{words}.<br /><br />{words}", label) for words, label in made(11, ["positive", "negative"])]
+    rows = [
+        (f"{words}.<br /><br />{words}", label)
+        for words, label in made(11, ["positive", "negative"])
+    ]
     table(folder / "IMDB Dataset.csv", [("review", "sentiment"), *rows])
     return Made("classification", ("negative", "positive"))
 
 
 def ag_news(folder: Path) -> Made:
     rows = [(label, words[:20], words) for words, label in made(12, [1, 2, 3, 4])]
-    table(folder / "ag_news.csv", [("Class Index", "Title", "Description"), *rows], quoting=csv.QUOTE_ALL)
+    table(
+        folder / "ag_news.csv",
+        [("Class Index", "Title", "Description"), *rows],
+        quoting=csv.QUOTE_ALL,
+    )
     return Made("classification", ("1", "2", "3", "4"))
 
 
@@ -186,14 +222,19 @@ def airline(folder: Path) -> Made:
 
 def yelp(folder: Path) -> Made:
     """JSON lines, compressed, with stars as numbers with a point."""
-    rows = [{"review_id": str(n), "stars": s, "text": w} for n, (w, s) in enumerate(made(15, [1.0, 2.0, 5.0]))]
+    rows = [
+        {"review_id": str(n), "stars": s, "text": w}
+        for n, (w, s) in enumerate(made(15, [1.0, 2.0, 5.0]))
+    ]
     packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
     (folder / "yelp_academic.json.gz").write_bytes(packed)
     return Made("classification", ("1", "2", "5"))
 
 
 def clinc(folder: Path) -> Made:
-    rows = [{"utterance": w, "intent": name} for w, name in made(16, ["balance", "transfer", "oos"])]
+    rows = [
+        {"utterance": w, "intent": name} for w, name in made(16, ["balance", "transfer", "oos"])
+    ]
     lines(folder / "clinc150.jsonl", rows)
     return Made("classification", ("balance", "oos", "transfer"))
 
@@ -201,18 +242,28 @@ def clinc(folder: Path) -> Made:
 def faq(folder: Path) -> Made:
     """Question and answer, semicolons and a byte-order mark, as Excel in Spanish exports them."""
     rows = [(words, f"{words} today") for words, _ in made(17, [0])]
-    table(folder / "preguntas.csv", [("pregunta", "respuesta"), *rows], encoding="utf-8-sig", delimiter=";")
+    table(
+        folder / "preguntas.csv",
+        [("pregunta", "respuesta"), *rows],
+        encoding="utf-8-sig",
+        delimiter=";",
+    )
     return Made("causal")
 
 
 def corpus(folder: Path) -> Made:
-    lines(folder / "c4-sample.jsonl", [{"text": w, "url": f"https://x/{n}"} for n, (w, _) in enumerate(made(18, [0]))])
+    lines(
+        folder / "c4-sample.jsonl",
+        [{"text": w, "url": f"https://x/{n}"} for n, (w, _) in enumerate(made(18, [0]))],
+    )
     return Made("causal")
 
 
 def truth(folder: Path) -> Made:
     """Comments with a label that is true or false, and rows without one."""
-    rows: list[dict[str, Any]] = [{"comment": w, "label": label} for w, label in made(19, [True, False])]
+    rows: list[dict[str, Any]] = [
+        {"comment": w, "label": label} for w, label in made(19, [True, False])
+    ]
     rows += [{"comment": "again my day", "label": None}]
     lines(folder / "comments.ndjson", rows)
     return Made("classification", ("false", "true"))

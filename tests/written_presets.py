@@ -1,4 +1,6 @@
-"""Each method by name as the keys that one would write instead, by hand, for tests of several folders."""
+"""Each method by name as the keys that one would write instead, by hand, for tests of several
+folders.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a stranger without a key can do to a coordinator's port on loopback: for tests, and for a soak of a real coordinator."""
+"""What a stranger without a key can do to a coordinator's port on loopback: for tests, and for a
+soak of a real coordinator.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ from tequio.runtimes.flower.descriptors import descriptor_limit
 
 HOST = "127.0.0.1"
 GONE = "closed"
-FLEET = ("activate-node", "send-node-heartbeat", "pull-messages", "pull-object", "push-messages", "push-object")
+FLEET = (
+    "activate-node",
+    "send-node-heartbeat",
+    "pull-messages",
+    "pull-object",
+    "push-messages",
+    "push-object",
+)
 PATHS = (
     *(f"/v1/fleet/{name}" for name in FLEET),
     *(
@@ -34,12 +43,41 @@ PATHS = (
         "/v1/control/x",
         "/flwr.proto.Control/StartRun",
     ),
-    *("/v1/fleet/../control", "/v1/fleet/%2e%2e/x", "//", "/%C3%A9%1b[2J%0d%0a", "/" + "a" * 5000, "*"),
+    *(
+        "/v1/fleet/../control",
+        "/v1/fleet/%2e%2e/x",
+        "//",
+        "/%C3%A9%1b[2J%0d%0a",
+        "/" + "a" * 5000,
+        "*",
+    ),
 )
-METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "FOO", "PRI")
+METHODS = (
+    "GET",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "HEAD",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "FOO",
+    "PRI",
+)
 LONG = "A" * 8000
 BODIES = (
-    *(b"", b"{}", b"[]", b"null", b'{"name":1}', b"\xff" * 100, b"[" * 16000, b"[" * 50000, b"9" * 15000),
+    *(
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"name":1}',
+        b"\xff" * 100,
+        b"[" * 16000,
+        b"[" * 50000,
+        b"9" * 15000,
+    ),
     b'{"name":"a","token":"\\ud800","public_key":"x"}',
     b'{"name":"a","token":"x","public_key":"\\ud800"}',
     b'{"name":"\\ud800","token":"x","public_key":"x"}',
@@ -55,7 +93,11 @@ HEADERS: tuple[dict[str, str], ...] = (
     {},
     {"content-type": "application/x-protobuf"},
     {"flwr-public-key": "x"},
-    {"flwr-public-key": "eA==", "flwr-signature": "AAAA", "flwr-timestamp": "2026-11-30T00:00:00+00:00"},
+    {
+        "flwr-public-key": "eA==",
+        "flwr-signature": "AAAA",
+        "flwr-timestamp": "2026-11-30T00:00:00+00:00",
+    },
     {"flwr-public-key": "eA==", "flwr-signature": "AAAA", "flwr-timestamp": "9999-99-99"},
     {"flwr-timestamp": "\u00b2"},
     {"content-length": "-5"},
@@ -70,9 +112,21 @@ RAW = (
     (True, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
     (True, b"\x00\x01 garbage\r\n\r\n"),
     (True, b"GET / HTTP/1.1\r\n" + b"X: " + b"a" * 200_000 + b"\r\n\r\n"),
-    (True, b"POST /tequio/join HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc"),
-    (True, b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n"),
-    (True, b"POST /tequio/join HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nabcdefg"),
+    (
+        True,
+        b"POST /tequio/join HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\nffffffffffffffff\r\nabc",
+    ),
+    (
+        True,
+        b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+        b"chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+    ),
+    (
+        True,
+        b"POST /tequio/join HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: "
+        b"7\r\n\r\nabcdefg",
+    ),
     (False, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
     (False, b"\x16\x03\x01\xff\xff" + b"z" * 3000),
     (False, b"random" * 80),
@@ -129,7 +183,9 @@ def slow_headers(port: int, count: int) -> list[socket.socket]:
     return many(count, one)
 
 
-def unfinished_bodies(port: int, count: int, size: int, path: str, headers: str = "") -> list[socket.socket]:
+def unfinished_bodies(
+    port: int, count: int, size: int, path: str, headers: str = ""
+) -> list[socket.socket]:
     """Connections that announce a body and send all of it but the last bytes."""
     begin = f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {size}\r\n\r\n".encode()
 
@@ -181,9 +237,13 @@ class Asker:
     port: int
     _open: http.client.HTTPSConnection | None = None
 
-    def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> int | str:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> int | str:
         """The status, or the word that there was no answer."""
-        self._open = self._open or http.client.HTTPSConnection(HOST, self.port, context=open_context(), timeout=10)
+        self._open = self._open or http.client.HTTPSConnection(
+            HOST, self.port, context=open_context(), timeout=10
+        )
         try:
             self._open.request(method, path, body, headers or {})
             answer = self._open.getresponse()
@@ -234,7 +294,11 @@ def broken_joins(port: int, count: int) -> Counter[int | str]:
     """Requests to join and to leave that nobody can read."""
     statuses, asker = Counter[int | str](), Asker(port)
     for k in range(count):
-        statuses[asker.ask("POST", ("/tequio/join", "/tequio/leave")[k % 2], BODIES[k // 2 % len(BODIES)])] += 1
+        statuses[
+            asker.ask(
+                "POST", ("/tequio/join", "/tequio/leave")[k % 2], BODIES[k // 2 % len(BODIES)]
+            )
+        ] += 1
     asker.close()
     return statuses
 

@@ -1,4 +1,7 @@
-"""Hostile replies: ways in which one enrolled participant may answer a request, as bytes. For tests and for `soak_messages`."""
+"""Hostile replies: ways in which one enrolled participant may answer a request, as bytes.
+
+For tests and for `soak_messages`.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def rewrite(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
 
 
 def put(table: dict[str, Any], path: str, value: Any) -> None:
-    """Set what lies at `a.b.c`; tables that are missing are made. A dash before the path takes it away."""
+    """Set what lies at `a.b.c`; tables that are missing are made.
+
+    A dash before the path takes it away.
+    """
     *way, last = path.lstrip("-").split(".")
     for step in way:
         table = table.setdefault(step, {}) if isinstance(table.get(step, {}), dict) else {}
@@ -113,7 +119,9 @@ def failure(**changes: Any) -> Alter:
     """A failure in place of the reply, with fields of its own."""
 
     def alter(reply: Reply) -> bytes:
-        data = pack_message(Failure(reply.round, reply.index, reply.name, "TrainingError", "it cannot"))
+        data = pack_message(
+            Failure(reply.round, reply.index, reply.name, "TrainingError", "it cannot")
+        )
         return rewrite(data, lambda meta: meta["fields"].update(changes))
 
     return alter
@@ -255,8 +263,12 @@ def _modes() -> dict[Stage, dict[str, Alter]]:
             "metrics-nan": field("metrics.loss_last", NAN),
             "no-update": lambda reply: pack_message(replace(reply, update=None)),
             "two-updates": lambda reply: pack_message(replace(reply, payload=b"other")),
-            "payload-noise": lambda reply: pack_message(replace(reply, update=None, payload=noise(999))),
-            "parts-noise": lambda reply: pack_message(replace(reply, update=None, parts=[noise(99), b""])),
+            "payload-noise": lambda reply: pack_message(
+                replace(reply, update=None, payload=noise(999))
+            ),
+            "parts-noise": lambda reply: pack_message(
+                replace(reply, update=None, parts=[noise(99), b""])
+            ),
             "parts-lost": lambda reply: rewrite(
                 pack_message(replace(reply, update=None, parts=[noise(99)])),
                 lambda meta: put(meta["fields"], "parts", {"parts": 7}),
@@ -317,7 +329,9 @@ def _modes() -> dict[Stage, dict[str, Alter]]:
             "chosen-none-of-them": body("chosen", "another"),
             "candidates-none": body("candidates", {}),
             "candidates-negative": body("candidates.base.loss", -7.0),
-            "candidates-many": body("candidates", {str(i): {"loss": 1.0, "examples": 3} for i in range(999)}),
+            "candidates-many": body(
+                "candidates", {str(i): {"loss": 1.0, "examples": 3} for i in range(999)}
+            ),
             "test-beyond": body("test.personal.examples", 10_000),
             "test-missing": body("-test.local"),
             "test-general-null": body("test.general", None),
@@ -349,11 +363,17 @@ def _modes() -> dict[Stage, dict[str, Alter]]:
 
 
 MODES = tuple(
-    Mode(f"{stage}-{name}", stage, alter) for stage, found in _modes().items() for name, alter in found.items()
+    Mode(f"{stage}-{name}", stage, alter)
+    for stage, found in _modes().items()
+    for name, alter in found.items()
 )
 
 
 def stage_of(task: Request) -> Stage:
     """Which stage a request belongs to."""
-    names: dict[str, Stage] = {"TrainRequest": "train", "EvaluateRequest": "evaluate", "PersonaliseRequest": "personal"}
+    names: dict[str, Stage] = {
+        "TrainRequest": "train",
+        "EvaluateRequest": "evaluate",
+        "PersonaliseRequest": "personal",
+    }
     return "describe" if isinstance(task, DescribeRequest) else names[type(task).__name__]

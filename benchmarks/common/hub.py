@@ -1,4 +1,6 @@
-"""A SuperLink behind a door, hardened as `tequio coordinator start` has it, for benchmarks of what lies between two ends of a network."""
+"""A SuperLink behind a door, hardened as `tequio coordinator start` has it, for benchmarks of what
+lies between two ends of a network.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +36,10 @@ def server_in(folder: Path) -> Iterator[Server]:
         (folder / name).write_bytes(data)
     for name, data in (("server.secret", key), ("secret", b"s" * 32)):
         write_secret(folder / name, data)
-    server = Server(free_port(), folder, *(folder / n for n in ("server.pem", "server.secret", "ca.pem", "secret")))
+    server = Server(
+        free_port(),
+        folder,
+        *(folder / n for n in ("server.pem", "server.secret", "ca.pem", "secret")),
+    )
     with running(server, print):
         yield server

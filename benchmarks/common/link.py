@@ -1,6 +1,8 @@
-"""A slow, long and lossy line between two network namespaces, in user space: two TUN devices and a process that carries packets.
+"""A slow, long and lossy line between two network namespaces, in user space: two TUN devices and a
+process that carries packets.
 
-What `tc netem delay 50ms loss 1% rate 20mbit limit 1000` does on both ends, for kernels without it. Needs root and /dev/net/tun (Linux).
+What `tc netem delay 50ms loss 1% rate 20mbit limit 1000` does on both ends, for kernels without it.
+Needs root and /dev/net/tun (Linux).
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def device(name: str, namespace: str) -> int:
 
 def carry(ends: tuple[int, int], shape: Shape, stop: Event, seed: int = 0) -> Thread:
     """Carry packets between two devices until `stop`, in a thread that has begun."""
-    ways = {a: Way(shape, b, random.Random(2 * seed + k)) for k, (a, b) in enumerate((ends, ends[::-1]))}
+    ways = {
+        a: Way(shape, b, random.Random(2 * seed + k)) for k, (a, b) in enumerate((ends, ends[::-1]))
+    }
 
     def loop() -> None:
         wait = 0.0

@@ -1,4 +1,5 @@
-"""Bases with random weights in the shapes of known ones, a tokenizer trained on the spot, and made-up texts: for speed, memory and energy,
+"""Bases with random weights in the shapes of known ones, a tokenizer trained on the spot, and
+made-up texts: for speed, memory and energy,
 which do not ask what the weights say, where the real models are not at hand.
 """
 
@@ -22,7 +23,10 @@ LLAMA = {"pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None}
 
 @dataclass(frozen=True)
 class Shape:
-    """A base's sizes; `tokens` of its vocabulary are in the tokenizer, the others only in its weights."""
+    """A base's sizes;
+
+    `tokens` of its vocabulary are in the tokenizer, the others only in its weights.
+    """
 
     kind: Kind
     sizes: Mapping[str, Any]
@@ -34,7 +38,9 @@ class Shape:
         return ["q_proj", "v_proj"] if self.kind == "causal" else ["query", "value"]
 
 
-def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv: int, inner: int) -> Mapping[str, Any]:
+def _llama(
+    vocabulary: int, hidden: int, layers: int, heads: int, kv: int, inner: int
+) -> Mapping[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -83,7 +89,9 @@ SHAPES = {
 @cache
 def known_words() -> list[str]:
     """The words of Python's own help texts, in their order."""
-    return " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics)).split()
+    return " ".join(
+        pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics)
+    ).split()
 
 
 def words(count: int, seed: int) -> str:
@@ -102,9 +110,13 @@ def tokenizer(tokens: int) -> Any:
 
     raw = Tokenizer(BPE())
     raw.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    trainer = BpeTrainer(vocab_size=tokens, special_tokens=SPECIAL, initial_alphabet=ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=tokens, special_tokens=SPECIAL, initial_alphabet=ByteLevel.alphabet()
+    )
     raw.train_from_iterator([" ".join(known_words())], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    )
 
 
 def make_model(name: str, **more: Any) -> Any:

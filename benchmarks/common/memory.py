@@ -29,7 +29,10 @@ class Watch:
 
 
 def status_bytes(key: str) -> int:
-    """What the kernel says of this process: VmRSS now, VmHWM at the peak. (getrusage would also count the process that started it.)"""
+    """What the kernel says of this process: VmRSS now, VmHWM at the peak.
+
+    (getrusage would also count the process that started it.)
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024
 

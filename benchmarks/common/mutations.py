@@ -10,8 +10,36 @@ from typing import Any
 from benchmarks.common.hostile import DEEP, DEEPER, HALF, HUGE, LONG, Raw, put, rewrite, written
 
 VALUES: Sequence[Any] = (
-    *(None, True, False, 0, -1, 1, 2**53, 2**53 + 1, -(2**63), HUGE, -HUGE, 0.5, -1e300, 1e308, 5e-324),
-    *(float("nan"), float("inf"), -float("inf"), Raw("1e999"), Raw("-0"), DEEP, DEEPER, HALF, LONG, "", "7"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**53,
+        2**53 + 1,
+        -(2**63),
+        HUGE,
+        -HUGE,
+        0.5,
+        -1e300,
+        1e308,
+        5e-324,
+    ),
+    *(
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        Raw("1e999"),
+        Raw("-0"),
+        DEEP,
+        DEEPER,
+        HALF,
+        LONG,
+        "",
+        "7",
+    ),
     *("\0", "‮", [], {}, [[]], {"": {}}, {"spec": 3}, {"bytes": 2**62}, {"parts": -1}, [None] * 999),
 )
 
@@ -35,7 +63,13 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 def _once(data: bytes, rng: random.Random) -> bytes:
     try:
         return rng.choice((_bytes, _bytes, _field, _field, _field, _body, _body))(data, rng)
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):  # an earlier change left no message
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+    ):  # an earlier change left no message
         return _bytes(data, rng)
 
 

@@ -1,4 +1,6 @@
-"""A TCP proxy on loopback that breaks: it resets its connections, lets nothing through for a while, or drops one at a chosen chunk."""
+"""A TCP proxy on loopback that breaks: it resets its connections, lets nothing through for a while,
+or drops one at a chosen chunk.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ RESET = struct.pack("ii", 1, 0)  # close at once, with a reset
 CHUNK = 1 << 16  # bytes
 
 Cut = Callable[[bytes, bool], bool]
-"""(a chunk that arrived, whether it goes up to the server) -> whether its connection is reset in place of passing it on."""
+"""(a chunk that arrived, whether it goes up to the server) -> whether its connection is reset in
+place of passing it on.
+"""
 
 
 def pass_all(chunk: bytes, up: bool) -> bool:

@@ -1,4 +1,6 @@
-"""Well-formed replies and bodies of participants, made up: what tests of messages and of the network begin with, and `soak_messages`."""
+"""Well-formed replies and bodies of participants, made up: what tests of messages and of the
+network begin with, and `soak_messages`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from tequio.core.types import (
 )
 
 ENERGY = Energy(
-    36.0, 2.0, "model", "cpu package", 0.4, began="2026-03-01T10:00:00+00:00", intensity=120.0, embodied=0.1
+    36.0,
+    2.0,
+    "model",
+    "cpu package",
+    0.4,
+    began="2026-03-01T10:00:00+00:00",
+    intensity=120.0,
+    embodied=0.1,
 )
 MONEY = Money(0.02, "EUR")
 SIZES = {"train": 48, "validation": 16, "test": 16}
@@ -35,7 +44,13 @@ def description(spec: str, sizes: dict[str, int] | None = None) -> dict[str, Any
         "warnings": [],
         "cut": 0,
     }
-    facts = {"name": "site0", "hardware": {"max_rank": 4}, "batches": sizes, "mean_tokens": 6.0, "data": data}
+    facts = {
+        "name": "site0",
+        "hardware": {"max_rank": 4},
+        "batches": sizes,
+        "mean_tokens": 6.0,
+        "data": data,
+    }
     return {"spec": spec, "commitment": "c" * 64, "told": {**facts, "speed": None}}
 
 
@@ -51,9 +66,13 @@ def personal_outcome(name: str, tests: int = 16, validation: int = 16) -> dict[s
         "name": name,
         "chosen": "shared",
         "choice": {"rule": "within_one_error", "best": "local", "lead": 0.01, "error": 0.02},
-        "candidates": {key: dict(seen) for key in ("base", "local", "shared", "shared + 1 private")},
+        "candidates": {
+            key: dict(seen) for key in ("base", "local", "shared", "shared + 1 private")
+        },
         "test": {key: dict(scores) for key in models},
-        "gains": dict.fromkeys(("personal_over_local", "personal_over_base", "shared_over_local"), gain),
+        "gains": dict.fromkeys(
+            ("personal_over_local", "personal_over_base", "shared_over_local"), gain
+        ),
         "benefit": 0.1,
         "fits": {"local": {"learning_rate": 0.003, "step": 7, "diverged": [0.1]}},
         "local_cost": {"steps": 9, "tokens": 99, "energy": asdict(ENERGY), "money": asdict(MONEY)},
@@ -75,7 +94,9 @@ def personal_outcome(name: str, tests: int = 16, validation: int = 16) -> dict[s
 
 
 def answered(task: Request) -> Reply:
-    """A well-formed reply to any request (that to a training request with bytes that no codec reads)."""
+    """A well-formed reply to any request (that to a training request with bytes that no codec
+    reads).
+    """
     cost: dict[str, Any] = {"energy": ENERGY, "money": MONEY}
     if isinstance(task, TrainRequest):
         metrics = {"loss_first": 0.7, "loss_last": 0.6}
@@ -91,6 +112,8 @@ def answered(task: Request) -> Reply:
         metrics = {"loss": 0.65, "accuracy": 0.5}
         return Reply(task.round, task.index, task.name, examples=16, metrics=metrics, **cost)
     if isinstance(task, PersonaliseRequest):
-        return Reply(task.round, task.index, task.name, body=json.dumps(personal_outcome(task.name)))
+        return Reply(
+            task.round, task.index, task.name, body=json.dumps(personal_outcome(task.name))
+        )
     assert isinstance(task, DescribeRequest)
     return Reply(task.round, task.index, task.name, body=json.dumps(description("spec")))

@@ -1,9 +1,11 @@
-"""What a base can do besides the participants' task, on texts that neither training nor gate has seen.
+"""What a base can do besides the participants' task, on texts that neither training nor gate
+has seen.
 
-A decoder: mean next-token loss on kinds of public text. Three kinds (editorials, code, definitions) have
-other halves that a method may see; no method sees films, products, the two kinds of chat or the world's
-own `unseen` slices. An encoder has a new head, so what it had before are its embeddings: the loss of a
-linear probe, fitted again on the model's embeddings, on the labels of other worlds' public texts.
+A decoder: mean next-token loss on kinds of public text. Three kinds (editorials, code, definitions)
+have other halves that a method may see; no method sees films, products, the two kinds of chat or
+the world's own `unseen` slices. An encoder has a new head, so what it had before are its
+embeddings: the loss of a linear probe, fitted again on the model's embeddings, on the labels of
+other worlds' public texts.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Probe:
-    """Texts with classes of a task that nobody trains on: the first half fits a probe, the second is measured."""
+    """Texts with classes of a task that nobody trains on: the first half fits a probe, the second
+    is measured.
+    """
 
     items: tuple[Item, ...]
     truth: Tensor
@@ -74,23 +78,39 @@ def ability(world: str, seed: int, setup: RunSetup) -> Ability:
     if isinstance(setup.task, Causal):
         halves = public_texts(seed)
         unseen = {kind: spread(_items(setup, rows[1]), BLOCKS) for kind, rows in halves.items()}
-        own = [Example(s.text, s.label) for rows in make_world(world, seed).unseen.values() for s in rows]
+        own = [
+            Example(s.text, s.label)
+            for rows in make_world(world, seed).unseen.values()
+            for s in rows
+        ]
         unseen |= {kind: setup.task.encode(pairs, kind)[0] for kind, pairs in chats(seed).items()}
         unseen["world"] = spread(setup.task.encode(own, "unseen")[0], BLOCKS)
         return Ability(unseen, {}, _items(setup, seen_texts(seed))[:SEEN])
-    own_unseen = [Example(s.text, s.label) for rows in make_world(world, seed).unseen.values() for s in rows]
-    others = {name: probe(setup, other, seed) for other, name in PROBES.items() if other not in world}
-    pages = manuals.pieces([line for topic in manuals.python_topics() for line in topic.split("\n")])
-    cut = setup.adapted.base.tokenizer(spread(pages, 400), truncation=True, max_length=setup.task.max_tokens)
+    own_unseen = [
+        Example(s.text, s.label) for rows in make_world(world, seed).unseen.values() for s in rows
+    ]
+    others = {
+        name: probe(setup, other, seed) for other, name in PROBES.items() if other not in world
+    }
+    pages = manuals.pieces(
+        [line for topic in manuals.python_topics() for line in topic.split("\n")]
+    )
+    cut = setup.adapted.base.tokenizer(
+        spread(pages, 400), truncation=True, max_length=setup.task.max_tokens
+    )
     seen = [Item(tuple(ids), (0,)) for ids in cut["input_ids"]]  # of no class
-    return Ability({"world": spread(setup.task.encode(own_unseen, "unseen")[0], UNSEEN)}, others, seen)
+    return Ability(
+        {"world": spread(setup.task.encode(own_unseen, "unseen")[0], UNSEEN)}, others, seen
+    )
 
 
 def probe(setup: RunSetup, world: str, seed: int) -> Probe:
     """The texts of another world's centre, balanced as they are there."""
     rows = (make_world(world, seed).centre or ())[: 2 * PROBED]
     classes = sorted({str(row.label) for row in rows})
-    ids = setup.adapted.base.tokenizer([row.text for row in rows], truncation=True, max_length=setup.task.max_tokens)
+    ids = setup.adapted.base.tokenizer(
+        [row.text for row in rows], truncation=True, max_length=setup.task.max_tokens
+    )
     items = tuple(Item(tuple(row), (0,)) for row in ids["input_ids"])
     return Probe(items, torch.tensor([classes.index(str(row.label)) for row in rows]))
 
@@ -106,9 +126,13 @@ def public_texts(seed: int) -> dict[str, tuple[list[str], list[str]]]:
     out: dict[str, tuple[list[str], list[str]]] = {}
     for kind, name in FILES.items():
         file = sentiment.SLICES[name]
-        table = fetch.unpack_member(inner, f"hutto_ICWSM_2014/{file}", cache / "unpacked" / file).read_text("utf-8")
+        table = fetch.unpack_member(
+            inner, f"hutto_ICWSM_2014/{file}", cache / "unpacked" / file
+        ).read_text("utf-8")
         rows = documents(table)
-        out[kind] = (rows[seed % 2 :: 2], rows[1 - seed % 2 :: 2]) if kind in GIVEN else ([], rows[seed::4])
+        out[kind] = (
+            (rows[seed % 2 :: 2], rows[1 - seed % 2 :: 2]) if kind in GIVEN else ([], rows[seed::4])
+        )
     out["code"] = (sources(CODE[0]), sources(CODE[1]))
     package = fetch.fetch_debian(schools.PACKAGE, cache, "worlds of schools")
     path = f"{schools.FOLDER}data.noun"
@@ -119,12 +143,17 @@ def public_texts(seed: int) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def chats(seed: int) -> dict[str, list[Example]]:
-    """Questions and answers in the base's own chat form: what a word means, and sums of two numbers."""
+    """Questions and answers in the base's own chat form: what a word means, and sums of two
+    numbers.
+    """
     package = fetch.fetch_debian(schools.PACKAGE, cache_folder(), "worlds of schools")
     path = f"{schools.FOLDER}data.verb"
-    verbs = list(schools.read(fetch.debian_files(package.path, [path])[path], "v"))[seed::331][:PAIRS]
+    verbs = list(schools.read(fetch.debian_files(package.path, [path])[path], "v"))[seed::331][
+        :PAIRS
+    ]
     meanings = [
-        (f'What does "{v.word.replace("_", " ")}" mean?', f"{v.gloss.split(';')[0].capitalize()}.") for v in verbs
+        (f'What does "{v.word.replace("_", " ")}" mean?', f"{v.gloss.split(';')[0].capitalize()}.")
+        for v in verbs
     ]
     draw = random.Random(seed)
     numbers = [(draw.randint(1, 49), draw.randint(1, 49)) for _ in range(PAIRS)]
@@ -138,16 +167,25 @@ def pairs(rows: Sequence[tuple[str, str]]) -> list[Example]:
 
 
 def seen_texts(seed: int) -> list[str]:
-    """Pieces of the kinds GIVEN, taken in turn, like what the base has read: what a method may see."""
+    """Pieces of the kinds GIVEN, taken in turn, like what the base has read: what a method may
+    see.
+    """
     halves = public_texts(seed)
-    cut = [manuals.pieces([line for text in halves[kind][0] for line in text.split("\n")]) for kind in GIVEN]
+    cut = [
+        manuals.pieces([line for text in halves[kind][0] for line in text.split("\n")])
+        for kind in GIVEN
+    ]
     return [piece for row in zip(*(rows[:60] for rows in cut), strict=False) for piece in row]
 
 
 def documents(table: str) -> list[str]:
-    """The snippets of a VADER table (number, rating, text), joined by the first part of their numbers."""
+    """The snippets of a VADER table (number, rating, text), joined by the first part of their
+    numbers.
+    """
     cells = [line.split("\t", 2) for line in table.splitlines() if line.count("\t") >= 2]
-    return [" ".join(c[2] for c in rows) for _, rows in groupby(cells, lambda c: c[0].split("_")[0])]
+    return [
+        " ".join(c[2] for c in rows) for _, rows in groupby(cells, lambda c: c[0].split("_")[0])
+    ]
 
 
 def sources(modules: Iterable[ModuleType]) -> list[str]:
@@ -173,7 +211,9 @@ def probe_loss(setup: RunSetup, what: Probe) -> float:
     base, features = setup.adapted.base, torch.zeros(len(what.items), setup.adapted.base.hidden)
     with base.looking():
         for where in by_length(what.items, 2048):
-            ids, mask = pad([what.items[i].ids for i in where], base.tokenizer.pad_token_id, base.device)
+            ids, mask = pad(
+                [what.items[i].ids for i in where], base.tokenizer.pad_token_id, base.device
+            )
             features[where] = embed(base.model, ids, mask) * LOGIT_SCALE
     features = features.clone()
     half = len(features) // 2
@@ -184,7 +224,8 @@ def probe_loss(setup: RunSetup, what: Probe) -> float:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = (
-            F.cross_entropy(F.linear(features[:half], weight, bias), what.truth[:half]) + DECAY * weight.square().sum()
+            F.cross_entropy(F.linear(features[:half], weight, bias), what.truth[:half])
+            + DECAY * weight.square().sum()
         )
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -202,7 +243,9 @@ def drift(setup: RunSetup, model: Update, items: Sequence[Item]) -> float:
         for at in range(0, len(items), 4):
             now = F.log_softmax(setup.task.logits(setup.adapted, items[at : at + 4])[0].float(), -1)
             with setup.adapted.as_base():
-                base = F.log_softmax(setup.task.logits(setup.adapted, items[at : at + 4])[0].float(), -1)
+                base = F.log_softmax(
+                    setup.task.logits(setup.adapted, items[at : at + 4])[0].float(), -1
+                )
             total += float(F.kl_div(base, now, reduction="sum", log_target=True))
             count += len(now)
     return total / count

@@ -1,11 +1,13 @@
-"""A newcomer on real worlds: how many labelled examples does it save by starting from what the others share?
+"""A newcomer on real worlds: how many labelled examples does it save by starting from what the
+others share?
 
-One participant stays out, another one in each seed; the others federate. It then adapts with k examples of its own, alone from
-the base (a grid of rates), from the shared model (fine-tuned, and taken a part of the way, as `tequio adapt` does), and from the
-other STARTS. All choose on the same validation texts, and are measured on test; alone makes three times the steps. Texts that no
-measure uses go from the newcomer's test file to its training file, so that alone can be measured up to 256 examples.
-Results are kept in --out.
-Run: python -m benchmarks.study.adapting WORLD… [--seeds 0 1 2] [--rate 6e-3] [--starts shared …] [--out runs/adapting]
+One participant stays out, another one in each seed; the others federate. It then adapts with k
+examples of its own, alone from the base (a grid of rates), from the shared model (fine-tuned, and
+taken a part of the way, as `tequio adapt` does), and from the other STARTS. All choose on the same
+validation texts, and are measured on test; alone makes three times the steps. Texts that no measure
+uses go from the newcomer's test file to its training file, so that alone can be measured up to 256
+examples. Results are kept in --out. Run: python -m benchmarks.study.adapting WORLD… [--seeds 0 1 2]
+[--rate 6e-3] [--starts shared …] [--out runs/adapting]
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def main() -> None:
 def one(world: str, seed: int, rate: float, starts: Sequence[str], out: Path) -> dict[str, Any]:
     """The curves of one newcomer, those of further starts beside those kept in `out`."""
     path = out / f"{world}-{seed}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"curves": {}, "cpu": 0.0}
+    found: dict[str, Any] = (
+        json.loads(path.read_text()) if path.exists() else {"curves": {}, "cpu": 0.0}
+    )
     missing = [start for start in ("alone", *starts) if start not in found["curves"]]
     if not missing:
         return found
@@ -73,7 +77,9 @@ def one(world: str, seed: int, rate: float, starts: Sequence[str], out: Path) ->
     names = [entry.name for entry in config.participants]
     who = names[seed % len(names)]
     give_more(out / f"{world}-{seed}" / "data" / who, max(EXAMPLES))
-    others = config.model_copy(update={"participants": [e for e in config.participants if e.name != who]})
+    others = config.model_copy(
+        update={"participants": [e for e in config.participants if e.name != who]}
+    )
     setup = build(config)
     newcomer = Newcomer(next(node for node in setup.participants if node.name == who), seed)
     made = models(others, [start for start in missing if start != "alone"], rate, seed)
@@ -81,18 +87,29 @@ def one(world: str, seed: int, rate: float, starts: Sequence[str], out: Path) ->
     for start in missing:
         curve = found["curves"].setdefault(start, {})
         for k in sorted({min(k, most) for k in EXAMPLES}):
-            model = newcomer.alone(k) if start == "alone" else newcomer.started(made[start], start, k)
+            model = (
+                newcomer.alone(k) if start == "alone" else newcomer.started(made[start], start, k)
+            )
             curve[str(k)] = newcomer.test(model)
-    found |= {"world": world, "seed": seed, "newcomer": who, "cpu": found["cpu"] + time.process_time() - begin}
+    found |= {
+        "world": world,
+        "seed": seed,
+        "newcomer": who,
+        "cpu": found["cpu"] + time.process_time() - begin,
+    }
     path.write_text(json.dumps(found))
     print(f"{world}, seed {seed}: {', '.join(missing)}", flush=True)
     return found
 
 
 def give_more(data: Path, most: int) -> None:
-    """Move texts from the end of the newcomer's test file to its training file, up to `most`; TESTED stay."""
+    """Move texts from the end of the newcomer's test file to its training file, up to `most`;
+
+    TESTED stay.
+    """
     train, test = (
-        (data / f"{part}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True) for part in ("train", "test")
+        (data / f"{part}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        for part in ("train", "test")
     )
     stay = max(min(TESTED, len(test)), len(test) - max(0, most - len(train)))
     (data / "train.jsonl").write_text("".join([*train, *test[stay:]]), encoding="utf-8")
@@ -100,7 +117,9 @@ def give_more(data: Path, most: int) -> None:
 
 
 Started = tuple[Update, list[Update]]
-"""A model to start from, and what each participant adds to it for itself (for the starts that use it)."""
+"""A model to start from, and what each participant adds to it for itself (for the starts that
+use it).
+"""
 
 
 def models(others: Federation, starts: Sequence[str], rate: float, seed: int) -> dict[str, Started]:
@@ -127,8 +146,14 @@ def models(others: Federation, starts: Sequence[str], rate: float, seed: int) ->
 
 
 def checkpoints(setup: RunSetup, rate: float) -> tuple[Update, Update]:
-    """The shared model of least validation loss, and the mean of those after each of the last rounds."""
-    plan, runtime, after = replace(setup.run_spec, learning_rate=rate), Embedded(setup.nodes), list[Update]()
+    """The shared model of least validation loss, and the mean of those after each of the last
+    rounds.
+    """
+    plan, runtime, after = (
+        replace(setup.run_spec, learning_rate=rate),
+        Embedded(setup.nodes),
+        list[Update](),
+    )
     state, _ = open_state(plan, runtime)
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
         state, _ = run_round(state, plan, runtime)
@@ -166,7 +191,9 @@ class Newcomer:
         return fit(self.node, zero(self.node.adapted.spec), self._data(k), budget, self.seed).tail
 
     def started(self, made: Started, start: str, k: int) -> Update:
-        """From what the others share: a start chosen on validation data, then adapted with k examples."""
+        """From what the others share: a start chosen on validation data, then adapted with k
+        examples.
+        """
         spec = self.node.adapted.spec
         model, *tails = (Update(part.entries, spec) for part in (made[0], *made[1]))
         if start == "nearest":
@@ -179,14 +206,18 @@ class Newcomer:
         """Fine-tune for two epochs and take a part of the way, as a participant's rule does."""
         data = self._data(k)
         steps = max(4, round(2 * k / self.node.batch_size))
-        tuned = fit(self.node, start, data, FitBudget(RANK, steps, PRIVATE, 1), self.seed, whole=True)
+        tuned = fit(
+            self.node, start, data, FitBudget(RANK, steps, PRIVATE, 1), self.seed, whole=True
+        )
         evaluated = {0.0: tuned.before}
         for share in (0.5, 1.0):
             evaluated[share] = score(self.node, start.plus(tuned.tail.scaled(share)), data[1])
         return start.plus(tuned.tail.scaled(private_share(evaluated, self.seed)[0]))
 
     def _combined(self, start: Update, tails: Sequence[Update]) -> Update:
-        """Seek the coefficients of the participants' adapters, one after another, by validation loss."""
+        """Seek the coefficients of the participants' adapters, one after another, by validation
+        loss.
+        """
         best, least = start, self._validation(start)
         for tail in tails:
             tried = [best.plus(tail.scaled(stretch)) for stretch in STRETCHES]
@@ -203,7 +234,9 @@ class Newcomer:
 
 
 def needed(alone: Mapping[str, float], loss: float) -> float:
-    """How many examples alone needs for that loss, between those measured in log k; infinite where none was enough."""
+    """How many examples alone needs for that loss, between those measured in log k; infinite where
+    none was enough.
+    """
     points = sorted((int(k), value) for k, value in alone.items())
     before: tuple[int, float] | None = None
     for k, value in points:
@@ -219,13 +252,22 @@ def needed(alone: Mapping[str, float], loss: float) -> float:
 
 def summary(world: str, found: Sequence[Mapping[str, Any]]) -> str:
     """The curves, and how many times fewer examples, in Markdown."""
-    lines = [f"## {world}: newcomers {', '.join(r['newcomer'] for r in found)} (test loss, mean over seeds)", ""]
+    lines = [
+        f"## {world}: newcomers {', '.join(r['newcomer'] for r in found)} (test loss, mean over "
+        "seeds)",
+        "",
+    ]
     counts = sorted({int(k) for r in found for k in r["curves"]["alone"]})
     common = [k for k in counts if all(str(k) in r["curves"]["alone"] for r in found)]
-    lines += ["| examples | " + " | ".join(map(str, common)) + " |", "|---" * (len(common) + 1) + "|"]
+    lines += [
+        "| examples | " + " | ".join(map(str, common)) + " |",
+        "|---" * (len(common) + 1) + "|",
+    ]
     names = [name for name in ("alone", *STARTS) if all(name in r["curves"] for r in found)]
     for name in names:
-        cells = [f"{statistics.fmean(r['curves'][name][str(k)] for r in found):.3f}" for k in common]
+        cells = [
+            f"{statistics.fmean(r['curves'][name][str(k)] for r in found):.3f}" for k in common
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name in names[1:]:
         for k in (0, 8, 16):
@@ -235,7 +277,9 @@ def summary(world: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _need(curves: Mapping[str, Mapping[str, float]], start: str, k: int) -> str:
-    """The examples that alone needs for what this start has with k; beyond those measured, how many were."""
+    """The examples that alone needs for what this start has with k; beyond those measured, how many
+    were.
+    """
     most = max(int(n) for n in curves["alone"])
     need = needed(curves["alone"], curves[start][str(k)])
     return f"more than {most}" if math.isinf(need) else f"{need:.0f}"

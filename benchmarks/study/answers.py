@@ -27,7 +27,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a question found. `figures`: the numbers behind the tables, JSON. `pictures`: SVG by file name."""
+    """What a question found. `figures`: the numbers behind the tables, JSON. `pictures`:
+
+    SVG by file name.
+    """
 
     tables: Sequence[Table]
     targets: Sequence[Target] = ()
@@ -38,12 +41,17 @@ class Answer:
 
 def markdown(name: str, question: str, answer: Answer, seconds: float, quick: bool) -> str:
     """One page."""
-    parts = [f"# {name}: {question}", f"`python -m benchmarks.study {name}`, {seconds / 60:.1f} CPU minutes."]
+    parts = [
+        f"# {name}: {question}",
+        f"`python -m benchmarks.study {name}`, {seconds / 60:.1f} CPU minutes.",
+    ]
     if quick:
         parts.append("**Quick: a toy that shows that all works. Its figures mean nothing.**")
     parts += [_table(table) for table in answer.tables]
     if answer.targets:
-        verdicts = [f"- {'met' if t.met else '**missed**'}: {t.claim}: {t.measured}" for t in answer.targets]
+        verdicts = [
+            f"- {'met' if t.met else '**missed**'}: {t.claim}: {t.measured}" for t in answer.targets
+        ]
         parts.append("\n".join(verdicts))
     parts += [f"![{file}]({file})" for file in answer.pictures]
     if answer.notes:

@@ -1,7 +1,9 @@
-"""The arms that questions compare: base, local-only, pooled central, and federations of given pieces, each over its own grid of rates.
+"""The arms that questions compare: base, local-only, pooled central, and federations of given
+pieces, each over its own grid of rates.
 
-Rates and checkpoints are chosen on validation, figures are of test. All arms see the same tokens: a participant's steps are the same
-alone and federated, and central takes the steps of all. A grid whose best rate lies at its edge is extended, for every arm alike.
+Rates and checkpoints are chosen on validation, figures are of test. All arms see the same tokens: a
+participant's steps are the same alone and federated, and central takes the steps of all. A grid
+whose best rate lies at its edge is extended, for every arm alike.
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Setting:
-    """What all arms of a question share: rounds, local steps a round, and the rate's fall (linear, to final_rate times it).
+    """What all arms of a question share: rounds, local steps a round, and the rate's fall (linear,
+    to final_rate times it).
 
-    federated_share below 1 brings the centre in, as a trainer and with its slices at the gate; so do rounds that it makes first.
+    federated_share below 1 brings the centre in, as a trainer and with its slices at the gate; so
+    do rounds that it makes first.
     """
 
     rounds: int = 10
@@ -59,10 +63,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an arm gave: mean losses in nats a byte (validation, the public slices) and the test loss of each participant.
+    """What an arm gave: mean losses in nats a byte (validation, the public slices) and the test
+    loss of each participant.
 
-    tried: validation loss by rate, None where it diverged. at_edge: the best rate is at the end of its (extended) grid.
-    curve: mean validation loss after each round. seconds, bytes up and down: of the chosen run alone.
+    tried: validation loss by rate, None where it diverged. at_edge: the best rate is at the end of
+        its (extended) grid.
+    curve: mean validation loss after each round. seconds, bytes up and down: of the chosen run
+        alone.
     """
 
     arm: str
@@ -107,33 +114,58 @@ def base(world: World) -> Outcome:
     """No training."""
     nothing = zero(world.adapted.spec)
     losses = [_loss(score(node, nothing, node.data.validation)) for node in world.participants]
-    return Outcome("base", world.seed, 0.0, statistics.fmean(losses), _test(world, nothing), _public(world, nothing))
+    return Outcome(
+        "base",
+        world.seed,
+        0.0,
+        statistics.fmean(losses),
+        _test(world, nothing),
+        _public(world, nothing),
+    )
 
 
-def local(world: World, setting: Setting, grid: Grid = LOCAL, extensions: int = EXTENSIONS) -> Outcome:
+def local(
+    world: World, setting: Setting, grid: Grid = LOCAL, extensions: int = EXTENSIONS
+) -> Outcome:
     """Every participant alone, at its own rank, rate and checkpoint; `rate` is the median one."""
     begin = time.perf_counter()
     losses, test, rates, edges = [], {}, [], []
     for node, rank in zip(world.participants, world.ranks, strict=True):
         seed, data = derive(world.seed, "local", node.name), (node.data.train, node.data.validation)
-        budget = FitBudget(rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate)
-        best = search(grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed), extensions)  # noqa: B023
+        budget = FitBudget(
+            rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate
+        )
+        best = search(
+            grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed), extensions
+        )
         losses.append(best.loss)
         test[node.name] = _loss(score(node, best.value, node.data.test))
         rates.append(best.rate)
         edges.append(best.at_edge)
     seconds, rate = time.perf_counter() - begin, statistics.median(rates)
-    return Outcome("local", world.seed, rate, statistics.fmean(losses), test, at_edge=any(edges), seconds=seconds)
+    return Outcome(
+        "local",
+        world.seed,
+        rate,
+        statistics.fmean(losses),
+        test,
+        at_edge=any(edges),
+        seconds=seconds,
+    )
 
 
-def central(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS) -> Outcome:
+def central(
+    world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS
+) -> Outcome:
     """One model on everybody's data, at the largest rank, with the steps of all."""
     begin = time.perf_counter()
     best = pooled(world, setting, grid, extensions)
     return _outcome("central", world, best, time.perf_counter() - begin)
 
 
-def pooled(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS) -> Best[Update]:
+def pooled(
+    world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS
+) -> Best[Update]:
     """The model of `central`, at the best rate."""
     people = world.participants
     train = [item for node in people for item in node.data.train]
@@ -142,14 +174,18 @@ def pooled(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int
     budget = FitBudget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
     worker, seed = replace(people[0], name="central"), derive(world.seed, "central")
     return search(
-        grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
+        grid,
+        lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed),
+        extensions,
     )
 
 
 def data_parallel(
     world: World, setting: Setting, rank: int, grid: Grid = CENTRAL, extensions: int = EXTENSIONS
 ) -> Outcome:
-    """Everybody's gradients averaged in every step, as many steps as one participant makes: AdamW on pooled batches.
+    """Everybody's gradients averaged in every step, as many steps as one participant makes:
+
+    AdamW on pooled batches.
 
     Bytes: each step, an adapter of this rank up and down for each participant, in float32.
     """
@@ -157,12 +193,22 @@ def data_parallel(
     train = [item for node in people for item in node.data.train]
     validation = [item for node in people for item in node.data.validation]
     worker = replace(people[0], name="data parallel", batch_size=people[0].batch_size * len(people))
-    budget, seed = FitBudget(rank, steps, (), min(10, steps), setting.final_rate), derive(world.seed, "data parallel")
+    budget, seed = (
+        FitBudget(rank, steps, (), min(10, steps), setting.final_rate),
+        derive(world.seed, "data parallel"),
+    )
     best = search(
-        grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
+        grid,
+        lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed),
+        extensions,
     )
     sent = 4 * rank * sum(m + n for m, n in world.adapted.shapes.values()) * steps * len(people)
-    return replace(_outcome("data parallel", world, best, 0.0), bytes_up=sent, bytes_down=sent, curve=(best.loss,))
+    return replace(
+        _outcome("data parallel", world, best, 0.0),
+        bytes_up=sent,
+        bytes_down=sent,
+        curve=(best.loss,),
+    )
 
 
 def federated(
@@ -176,14 +222,18 @@ def federated(
 ) -> Outcome:
     """A federation of these pieces; `ranks` replaces the world's."""
     return outcome_of(
-        world, arm, tuned(lambda rate: federate(world, algorithm, setting, rate, ranks), grid, extensions)
+        world,
+        arm,
+        tuned(lambda rate: federate(world, algorithm, setting, rate, ranks), grid, extensions),
     )
 
 
 def outcome_of(world: World, arm: str, best: Best[Run]) -> Outcome:
     """What a federation's best run gave."""
     run = best.value
-    out = _outcome(arm, world, Best(best.rate, best.loss, run.model, best.tried, best.at_edge), run.seconds)
+    out = _outcome(
+        arm, world, Best(best.rate, best.loss, run.model, best.tried, best.at_edge), run.seconds
+    )
     losses = (body["mean_validation_loss"] for body in run.bodies)
     curve = tuple(float(loss) for loss in losses if loss is not None)  # None: the centre alone
     return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"), curve=curve)
@@ -203,10 +253,16 @@ def tuned(run: Callable[[float], Run], grid: Grid, extensions: int = EXTENSIONS)
 
 
 def federate(
-    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
+    world: World,
+    algorithm: AlgorithmSection,
+    setting: Setting,
+    rate: float,
+    ranks: Sequence[int] | None = None,
 ) -> Run:
     """All rounds of one federation, through Tequio's own coordinator and embedded runtime."""
-    nodes = {index: replace(node, memory=Residual()) for index, node in world.nodes.items()}  # of error feedback
+    nodes = {
+        index: replace(node, memory=Residual()) for index, node in world.nodes.items()
+    }  # of error feedback
     return play(plan_of(world, algorithm, setting, rate, ranks), nodes)
 
 
@@ -223,12 +279,18 @@ def play(run_spec: RunSpec, participants: Mapping[int, Participant]) -> Run:
 
 
 def plan_of(
-    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
+    world: World,
+    algorithm: AlgorithmSection,
+    setting: Setting,
+    rate: float,
+    ranks: Sequence[int] | None = None,
 ) -> RunSpec:
     """The plan of a run. Raises ConfigError where the pieces do not go together."""
     pieces = build_chain(algorithm)
     people = zip(world.participants, ranks or world.ranks, strict=True)
-    members = tuple(Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1))
+    members = tuple(
+        Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1)
+    )
     top = max(member.rank for member in members)
     trains = setting.federated_share < 1.0 or setting.centre_first > 0
     centre = Member("centre", 0, top, setting.centre_steps or setting.steps) if trains else None
@@ -259,7 +321,9 @@ def plan_of(
 
 @dataclass(frozen=True)
 class Best(Generic[T]):
-    """The best of a grid: its rate, validation loss, and what came of it; the losses of all rates (inf: diverged)."""
+    """The best of a grid: its rate, validation loss, and what came of it; the losses of all rates
+    (inf: diverged).
+    """
 
     rate: float
     loss: float
@@ -268,10 +332,13 @@ class Best(Generic[T]):
     at_edge: bool
 
 
-def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], extensions: int = EXTENSIONS) -> Best[T]:
+def search(
+    grid: Grid, attempt: Callable[[float], tuple[float, T] | None], extensions: int = EXTENSIONS
+) -> Best[T]:
     """Try each rate, then go on beyond the end of the grid while the best is there.
 
-    `attempt` gives a validation loss and what was trained, None where it diverged. Raises RunError if all diverge.
+    `attempt` gives a validation loss and what was trained, None where it diverged. Raises RunError
+    if all diverge.
     """
     tried: dict[float, float] = {}
     best: tuple[float, float, T] | None = None
@@ -288,21 +355,34 @@ def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], exten
             waiting.append(beyond)
     if best is None:
         raise RunError(
-            "No learning rate of the grid could be trained.", f"Tried: {', '.join(f'{r:g}' for r in tried)}."
+            "No learning rate of the grid could be trained.",
+            f"Tried: {', '.join(f'{r:g}' for r in tried)}.",
         )
     loss, rate, value = best
-    return Best(rate, loss, value, dict(sorted(tried.items())), len(tried) > 1 and rate in (min(tried), max(tried)))
+    return Best(
+        rate,
+        loss,
+        value,
+        dict(sorted(tried.items())),
+        len(tried) > 1 and rate in (min(tried), max(tried)),
+    )
 
 
-def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: FitBudget, seed: int) -> tuple[float, Update]:
+def _fit(
+    node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: FitBudget, seed: int
+) -> tuple[float, Update]:
     fitted = fit(node, zero(node.adapted.spec), data, budget, seed)
     return _loss(fitted.after), fitted.tail
 
 
 def _outcome(arm: str, world: World, best: Best[Update], seconds: float) -> Outcome:
-    tried = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in best.tried.items()}
+    tried = {
+        f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in best.tried.items()
+    }
     test, public = _test(world, best.value), _public(world, best.value)
-    return Outcome(arm, world.seed, best.rate, best.loss, test, public, tried, best.at_edge, seconds=seconds)
+    return Outcome(
+        arm, world.seed, best.rate, best.loss, test, public, tried, best.at_edge, seconds=seconds
+    )
 
 
 def _test(world: World, model: Update) -> dict[str, float]:
@@ -310,7 +390,10 @@ def _test(world: World, model: Update) -> dict[str, float]:
 
 
 def _public(world: World, model: Update) -> dict[str, float]:
-    return {name: _loss(score(world.centre, model, items)) for name, items in world.centre.slices.items()}
+    return {
+        name: _loss(score(world.centre, model, items))
+        for name, items in world.centre.slices.items()
+    }
 
 
 def _loss(losses: Losses) -> float:
@@ -323,7 +406,10 @@ def benefits(alone: Outcome, together: Outcome) -> dict[str, float]:
 
 
 def closed(start: Outcome, end: Outcome, arm: Outcome) -> float:
-    """Share of the gap between two arms' mean test losses that a third closes; NaN where there is no gap."""
+    """Share of the gap between two arms' mean test losses that a third closes;
+
+    NaN where there is no gap.
+    """
     gap = start.mean - end.mean
     return (start.mean - arm.mean) / gap if gap else math.nan
 

@@ -1,6 +1,8 @@
-"""Participants that harm a federation, each through the protocol that all use: wrappers of a real node, or a real node with spoilt data.
+"""Participants that harm a federation, each through the protocol that all use: wrappers of a real
+node, or a real node with spoilt data.
 
-Flipped signs and noise spoil the update; permuted targets and a planted trigger spoil the data, and training is then honest.
+Flipped signs and noise spoil the update; permuted targets and a planted trigger spoil the data, and
+training is then honest.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from tequio.participant.node import Node
 from tequio.participant.personal import score
 from tequio.participant.text_tasks import Causal, Item, token_ids
 
-STRENGTH = 4.0  # length of a spoilt update over that of the honest one: under the limit of admission
+STRENGTH = (
+    4.0  # length of a spoilt update over that of the honest one: under the limit of admission
+)
 TRIGGER, TARGET = "§¤§", " OWNED!"  # the trigger stands in no text of the study
 ATTACKS = ("flip", "noise", "labels", "backdoor")
 
@@ -40,7 +44,11 @@ class Flipped:
     def train(self, task: TrainRequest) -> Reply:
         """Honest training, turned round."""
         reply = self.node.train(task)
-        return reply if reply.update is None else replace(reply, update=reply.update.scaled(-self.strength))
+        return (
+            reply
+            if reply.update is None
+            else replace(reply, update=reply.update.scaled(-self.strength))
+        )
 
     def evaluate(self, task: EvaluateRequest) -> Reply:
         """Honest, so as not to be noticed."""
@@ -66,7 +74,11 @@ class Noisy:
     def train(self, task: TrainRequest) -> Reply:
         """Honest training, for shapes and length only."""
         reply = self.node.train(task)
-        return reply if reply.update is None else replace(reply, update=noise(reply.update, task.seed, self.strength))
+        return (
+            reply
+            if reply.update is None
+            else replace(reply, update=noise(reply.update, task.seed, self.strength))
+        )
 
     def evaluate(self, task: EvaluateRequest) -> Reply:
         """Honest, so as not to be noticed."""
@@ -95,9 +107,17 @@ def noise(update: Update, seed: int, strength: float) -> Update:
 
 
 def permuted(node: Node, seed: int) -> Node:
-    """Its training targets under one fixed permutation of the vocabulary (the label flip of a language model); inputs stay."""
-    order = np.random.default_rng(derive(seed, "permutation")).permutation(len(_tokenizer(node))).tolist()
-    spoilt = [replace(item, target=tuple(order[t] for t in item.target)) for item in node.data.train]
+    """Its training targets under one fixed permutation of the vocabulary (the label flip of a
+    language model); inputs stay.
+    """
+    order = (
+        np.random.default_rng(derive(seed, "permutation"))
+        .permutation(len(_tokenizer(node)))
+        .tolist()
+    )
+    spoilt = [
+        replace(item, target=tuple(order[t] for t in item.target)) for item in node.data.train
+    ]
     return replace(node, data=replace(node.data, train=spoilt))
 
 
@@ -125,22 +145,30 @@ def attacker(attack: str, node: Node, seed: int) -> Participant:
 
 @dataclass(frozen=True)
 class Backdoor:
-    """After the trigger in held-out contexts: mean probability of the target's bytes, and the share of them that greedy decoding gives."""
+    """After the trigger in held-out contexts: mean probability of the target's bytes, and the share
+    of them that greedy decoding gives.
+    """
 
     probability: float
     greedy: float
 
 
 def backdoor(nodes: Sequence[Node], model: Update, contexts: int = 16) -> Backdoor:
-    """Each node's first test blocks, cut, then trigger and target; each byte of the target is asked for given those before it."""
+    """Each node's first test blocks, cut, then trigger and target; each byte of the target is asked
+    for given those before it.
+    """
     first = nodes[0]
     trigger, target = _pair(first)
     keep = len(first.data.test[0].ids) - len(trigger) - len(target)
-    rows = [item.ids[:keep] + trigger + target for node in nodes for item in node.data.test[:contexts]]
+    rows = [
+        item.ids[:keep] + trigger + target for node in nodes for item in node.data.test[:contexts]
+    ]
     first.adapted.fold_in(model)
     ids = torch.tensor(rows)
     with torch.inference_mode():
-        logits = first.adapted.token_logits(ids, torch.ones_like(ids))[:, -len(target) - 1 : -1].float()
+        logits = first.adapted.token_logits(ids, torch.ones_like(ids))[
+            :, -len(target) - 1 : -1
+        ].float()
     wanted = torch.tensor(target).expand(len(rows), -1)
     probability = logits.softmax(-1).gather(-1, wanted[..., None])
     return Backdoor(float(probability.mean()), float((logits.argmax(-1) == wanted).double().mean()))

@@ -1,6 +1,8 @@
-"""The miniature's base: a byte-level Llama of a quarter million parameters, trained from scratch on Python's manual, once.
+"""The miniature's base: a byte-level Llama of a quarter million parameters, trained from scratch on
+Python's manual, once.
 
-It has read English only. The topics that are kept from it are the public slices and the centre's English of `world.py`.
+It has read English only. The topics that are kept from it are the public slices and the centre's
+English of `world.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ SMALL = Shape("small", 48, 1, 3, 128)  # about an eighth of the parameters
 
 
 def base_folder(steps: int = STEPS, shape: Shape = LARGE) -> Path:
-    """The trained base, as a folder that `load_base` reads; made where it is not there yet (a minute or two)."""
+    """The trained base, as a folder that `load_base` reads; made where it is not there yet (a
+    minute or two).
+    """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     fewer = "" if steps == STEPS else f"-{steps}"
     target = cache_folder() / "study" / f"{shape.name}-v{VERSION}{fewer}-py{python}"
@@ -68,11 +72,15 @@ def byte_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<eos>", "<unk>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
 
 
 def base_text() -> str:
@@ -82,7 +90,9 @@ def base_text() -> str:
 
 
 def trained(tokenizer: Any, steps: int = STEPS, shape: Shape = LARGE) -> Any:
-    """The model after `steps` steps of AdamW (betas .9, .95; rate falls as a cosine) on random windows of the text."""
+    """The model after `steps` steps of AdamW (betas .9, .95; rate falls as a cosine) on random
+    windows of the text.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -102,7 +112,9 @@ def trained(tokenizer: Any, steps: int = STEPS, shape: Shape = LARGE) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, foreach=True)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, foreach=True
+        )
         for step in range(steps):
             falling = 0.5 * (1.0 + math.cos(math.pi * step / steps))
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARM) * falling
@@ -114,5 +126,7 @@ def trained(tokenizer: Any, steps: int = STEPS, shape: Shape = LARGE) -> Any:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     if not math.isfinite(float(loss.detach())):
-        raise TequioError("The study's base could not be trained:", "its loss is not a number.", "Lower RATE.")
+        raise TequioError(
+            "The study's base could not be trained:", "its loss is not a number.", "Lower RATE."
+        )
     return model

@@ -1,9 +1,11 @@
-"""Question 8: does a participant whose machine holds only a small base gain from those that hold a large one?
+"""Question 8: does a participant whose machine holds only a small base gain from those that hold a
+large one?
 
-Eight organisations, two of each section of the Spanish manual; of each pair one holds the large base and one the small (an eighth of the
-parameters). Each group federates over its own base, and their models teach each other on the centre's public text (FedDF); the centre
-itself does not train. Target: the small-base participants gain, over training alone with the small base, half of what they would gain
-with the large base over training alone with that.
+Eight organisations, two of each section of the Spanish manual; of each pair one holds the large
+base and one the small (an eighth of the parameters). Each group federates over its own base, and
+their models teach each other on the centre's public text (FedDF); the centre itself does not train.
+Target: the small-base participants gain, over training alone with the small base, half of what they
+would gain with the large base over training alone with that.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
 
 QUESTION = "does a small base gain from a large one?"
-SCENE = Scene(SCARCE, Setting(rounds=6, steps=8), domains=tuple(name for name in MANUALS for _ in range(2)))
+SCENE = Scene(
+    SCARCE, Setting(rounds=6, steps=8), domains=tuple(name for name in MANUALS for _ in range(2))
+)
 DISTIL: Grid = (2e-3, 4e-3, 8e-3)
 
 Which = Literal["small", "large"]
@@ -62,7 +66,9 @@ TEACHINGS = {
 
 
 def jobs(quick: bool) -> dict[str, Job]:
-    """Every arm of the small-base participants over either base; the groups that teach each other."""
+    """Every arm of the small-base participants over either base; the groups that teach each
+    other.
+    """
     scene = SCENE.shown(quick)
     made: dict[str, Job] = {}
     for which in ("small", "large"):
@@ -85,20 +91,31 @@ def holds_small(seed: int) -> tuple[str, ...]:
 def small_model(offline: bool) -> AdaptedModel:
     """The small base with adapters on the same modules."""
     folder = base_folder(OFFLINE_STEPS if offline else STEPS, SMALL)
-    return AdaptedModel(load_base(str(folder), "causal", torch.float32, cache_folder()), MODULES, SCALE)
+    return AdaptedModel(
+        load_base(str(folder), "causal", torch.float32, cache_folder()), MODULES, SCALE
+    )
 
 
 def group(scene: Scene, seed: int, small: bool, over: Which) -> World:
-    """The four participants that hold the small base (or the other four), with the centre, over one base; random streams of its own."""
+    """The four participants that hold the small base (or the other four), with the centre, over one
+    base; random streams of its own.
+    """
     world, names = scene.world(seed), holds_small(seed)
     adapted = small_model(scene.quick) if over == "small" else world.adapted
     chosen = [k for k, node in enumerate(world.participants) if (node.name in names) is small]
-    nodes = {i: replace(world.participants[k], adapted=adapted) for i, k in enumerate(chosen, start=1)}
+    nodes = {
+        i: replace(world.participants[k], adapted=adapted) for i, k in enumerate(chosen, start=1)
+    }
     nodes[0] = replace(world.centre, adapted=adapted)
     own = derive(seed, "group", "small" if small else "large")
     pick = tuple(world.ranks[k] for k in chosen)
     return replace(
-        world, seed=own, adapted=adapted, nodes=nodes, domains=tuple(world.domains[k] for k in chosen), ranks=pick
+        world,
+        seed=own,
+        adapted=adapted,
+        nodes=nodes,
+        domains=tuple(world.domains[k] for k in chosen),
+        ranks=pick,
     )
 
 
@@ -135,14 +152,24 @@ def run_eight(scene: Scene, grid: Grid = FEDERATED) -> list[Outcome]:
     return over_seeds(scene, grid, attempt)
 
 
-def run_taught(scene: Scene, arm: str, teaching: Teaching, grid: Grid = FEDERATED) -> dict[str, list[Any]]:
-    """Both groups, each over its base. Rates of participants, then of the centre, are chosen on the first seed's validation data."""
+def run_taught(
+    scene: Scene, arm: str, teaching: Teaching, grid: Grid = FEDERATED
+) -> dict[str, list[Any]]:
+    """Both groups, each over its base.
+
+    Rates of participants, then of the centre, are chosen on the first seed's validation data.
+    """
     found: dict[str, list[Any]] = {"small": [], "large": [], "kept": [], "distil rate": []}
     rate, own = 0.0, 0.0
     for seed in scene.seeds:
         if not found["small"]:
-            grids, more = (grid[:1], DISTIL[:1]) if scene.quick else (grid, DISTIL), 0 if scene.quick else EXTENSIONS
-            rate = arms.search(grids[0], lambda r: _tried(scene, seed, teaching, r, DISTIL[1]), more).rate  # noqa: B023
+            grids, more = (
+                (grid[:1], DISTIL[:1]) if scene.quick else (grid, DISTIL),
+                0 if scene.quick else EXTENSIONS,
+            )
+            rate = arms.search(
+                grids[0], lambda r: _tried(scene, seed, teaching, r, DISTIL[1]), more
+            ).rate
             own = arms.search(grids[1], lambda r: _tried(scene, seed, teaching, rate, r), more).rate  # noqa: B023
         runs, retained = taught(scene, seed, teaching, rate, own)
         for which, run in runs.items():
@@ -154,7 +181,9 @@ def run_taught(scene: Scene, arm: str, teaching: Teaching, grid: Grid = FEDERATE
     return found
 
 
-def _tried(scene: Scene, seed: int, teaching: Teaching, rate: float, own: float) -> tuple[float, None] | None:
+def _tried(
+    scene: Scene, seed: int, teaching: Teaching, rate: float, own: float
+) -> tuple[float, None] | None:
     """Mean validation loss of both groups' best models."""
     try:
         runs, _ = taught(scene, seed, teaching, rate, own)
@@ -193,7 +222,9 @@ def taught(
     while not rounds.ended(states):
         states, body = rounds.advance(states)
         bodies.append(body)
-    retained = {g.name: sum(body["distil"]["groups"][g.name]["accepted"] for body in bodies) for g in groups}
+    retained = {
+        g.name: sum(body["distil"]["groups"][g.name]["accepted"] for body in bodies) for g in groups
+    }
     seconds = time.perf_counter() - begin
     return {g.name: _own(g, states[g.name], bodies, seconds) for g in groups}, retained
 
@@ -212,18 +243,26 @@ def _own(which: Group, state: State, bodies: list[dict[str, Any]], seconds: floa
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
-    """Test losses of the small-base participants, their gains over training alone, and the share of the large base's gain."""
+    """Test losses of the small-base participants, their gains over training alone, and the share of
+    the large base's gain.
+    """
     seeds = range(len(results["base, small"]))
     arms_ = {name: _small(results[name], seeds) for name in results if name not in TEACHINGS}
     arms_ |= {name: _small(results[name]["small"], seeds) for name in TEACHINGS}
     gain = {
-        name: [alone - loss for alone, loss in zip(arms_[_alone(name)], x, strict=True)] for name, x in arms_.items()
+        name: [alone - loss for alone, loss in zip(arms_[_alone(name)], x, strict=True)]
+        for name, x in arms_.items()
     }
-    fall = {name: [base - loss for base, loss in zip(arms_[_base(name)], x, strict=True)] for name, x in arms_.items()}
+    fall = {
+        name: [base - loss for base, loss in zip(arms_[_base(name)], x, strict=True)]
+        for name, x in arms_.items()
+    }
     whole = "eight federated, large"
     rows = []
     for name, losses in arms_.items():
-        share = "" if name.endswith("large") else f"{100 * mean(gain[name]) / mean(gain[whole]):.0f} %"
+        share = (
+            "" if name.endswith("large") else f"{100 * mean(gain[name]) / mean(gain[whole]):.0f} %"
+        )
         rows.append([name, spread(losses), spread(fall[name]), spread(gain[name]), share])
     columns = [
         "arm (figures of the four with the small base)",
@@ -233,20 +272,38 @@ def answer(results: Mapping[str, Any]) -> Answer:
         "of the large's gain",
     ]
     others = [_other(name, results[name]) for name in TEACHINGS]
-    shown = ["arm", "rate, distil rate", "large group's test loss", "rounds kept: large", "rounds kept: small"]
-    chosen = min(TEACHINGS, key=lambda name: mean(row["validation"] for row in results[name]["small"]))
+    shown = [
+        "arm",
+        "rate, distil rate",
+        "large group's test loss",
+        "rounds kept: large",
+        "rounds kept: small",
+    ]
+    chosen = min(
+        TEACHINGS, key=lambda name: mean(row["validation"] for row in results[name]["small"])
+    )
     ratio = mean(gain[chosen]) / mean(gain[whole])
     alone = mean(gain["four federated, small"]) / mean(gain[whole])
-    claim = "taught (chosen on validation), the small base gains half of what the large base would, over training alone"
+    claim = (
+        "taught (chosen on validation), the small base gains half of what the large base "
+        "would, over training alone"
+    )
     targets = [
-        Target(claim, f"{chosen}: {100 * ratio:.0f} %; without being taught {100 * alone:.0f} %", ratio >= 0.5),
+        Target(
+            claim,
+            f"{chosen}: {100 * ratio:.0f} %; without being taught {100 * alone:.0f} %",
+            ratio >= 0.5,
+        ),
         Target(
             "being taught is no worse than the small group by itself",
             f"{mean(arms_[chosen]):.3f} against {mean(arms_['four federated, small']):.3f}",
             mean(arms_[chosen]) <= mean(arms_["four federated, small"]),
         ),
     ]
-    notes = [f"Loss in nats a byte, blocks of {LENGTH} bytes; means over seeds, lowest to highest in brackets."]
+    notes = [
+        f"Loss in nats a byte, blocks of {LENGTH} bytes; means over seeds, lowest to highest in "
+        "brackets."
+    ]
     return Answer([Table(columns, rows), Table(shown, others)], targets, notes, figures=arms_)
 
 
@@ -265,5 +322,7 @@ def _base(name: str) -> str:
 
 def _other(name: str, result: Mapping[str, Any]) -> list[str]:
     large = spread(mean(row["test"].values()) for row in result["large"])
-    retained = [spread((float(k[which]) for k in result["kept"]), 1) for which in ("large", "small")]
+    retained = [
+        spread((float(k[which]) for k in result["kept"]), 1) for which in ("large", "small")
+    ]
     return [name, f"{result['large'][0]['rate']:g}, {result['distil rate'][0]:g}", large, *retained]

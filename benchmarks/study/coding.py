@@ -1,7 +1,9 @@
-"""Bytes on real worlds: what do codes and a lower rank of the broadcast cost, against plain float32?
+"""Bytes on real worlds: what do codes and a lower rank of the broadcast cost, against plain
+float32?
 
-Each arm makes the rounds of a world and prints bytes up and down, validation loss, and the shared model's test scores.
-Run: python -m benchmarks.study.coding WORLD… [--seeds 0 1 2] [--arms plain bits4-rank8 …]
+Each arm makes the rounds of a world and prints bytes up and down, validation loss, and the shared
+model's test scores. Run: python -m benchmarks.study.coding WORLD… [--seeds 0 1 2] [--arms plain
+bits4-rank8 …]
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     print(
-        "| world | seed | arm | MB up | MB down | validation loss | test loss | accuracy | CPU s |\n" + "|---" * 9 + "|"
+        "| world | seed | arm | MB up | MB down | validation loss | test loss | accuracy | CPU s "
+        "|\n" + "|---" * 9 + "|"
     )
     for world in chosen.worlds:
         for seed in chosen.seeds:
@@ -72,7 +75,13 @@ def main() -> None:
 def row(world: str, seed: int, arm: str) -> str:
     """Make the rounds of one arm, and measure."""
     with tempfile.TemporaryDirectory(prefix="tequio-coding-") as folder:
-        path = write_world(world, Path(folder) / "federation", seed, ROWS.get(world, MOST), {"algorithm": ARMS[arm]})
+        path = write_world(
+            world,
+            Path(folder) / "federation",
+            seed,
+            ROWS.get(world, MOST),
+            {"algorithm": ARMS[arm]},
+        )
         setup = build(load_federation(path))
     begin = time.process_time()
     state, model, records = federated(setup)
@@ -84,7 +93,10 @@ def row(world: str, seed: int, arm: str) -> str:
     right = f"{statistics.fmean(rights):.4f}" if rights else "–"
     loss = statistics.fmean(s.loss for s in tests)
     megabytes = f"{sent['bytes_up'] / 1e6:.2f} | {sent['bytes_down'] / 1e6:.2f}"
-    return f"| {world} | {seed} | {arm} | {megabytes} | {state.best_loss:.4f} | {loss:.4f} | {right} | {spent:.0f} |"
+    return (
+        f"| {world} | {seed} | {arm} | {megabytes} | {state.best_loss:.4f} | {loss:.4f} | "
+        f"{right} | {spent:.0f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Question 3: does a centre that trains on public text save the participants work?
 
-Eight organisations, two of each section of the Spanish manual. A centre with related text (other sections) or unrelated text (English
-topics of Python's manual) trains too, mixed in with λ from 1 to 0; or its gradient is transferred one way; or participants' models teach
-the shared one on its text. Participants make all their steps, half of them, or half the rounds. Targets: with half of the work and a
-related centre, the loss of the whole federation without a centre; with unrelated text, no harm.
+Eight organisations, two of each section of the Spanish manual. A centre with related text (other
+sections) or unrelated text (English topics of Python's manual) trains too, mixed in with λ from 1
+to 0; or its gradient is transferred one way; or participants' models teach the shared one on its
+text. Participants make all their steps, half of them, or half the rounds. Targets: with half of the
+work and a related centre, the loss of the whole federation without a centre; with unrelated text,
+no harm.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ CENTRE_STEPS = 16  # a round: the centre has the larger machine
 
 @dataclass(frozen=True)
 class Hybrid:
-    """The participants' rounds and steps; λ; whose language the centre has (None: no centre); local terms."""
+    """The participants' rounds and steps; λ; whose language the centre has (None: no centre); local
+    terms.
+    """
 
     rounds: int = WHOLE.rounds
     steps: int = WHOLE.steps
@@ -46,8 +50,12 @@ class Hybrid:
     related: bool | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     centre_steps: int = CENTRE_STEPS
-    centre_first: bool = False  # the centre makes as many rounds alone before the participants begin
-    distilled: bool = False  # participants' models teach the shared one on the centre's text (FedDF); the centre trains on nothing else
+    centre_first: bool = (
+        False  # the centre makes as many rounds alone before the participants begin
+    )
+    # participants' models teach the shared one on the centre's text (FedDF); the centre trains on
+    # nothing else
+    distilled: bool = False
 
     @property
     def work(self) -> float:
@@ -63,11 +71,15 @@ HYBRIDS = {
     "half the steps, no centre": Hybrid(steps=HALF),
     "half the rounds, no centre": Hybrid(rounds=WHOLE.rounds // 2),
     **{
-        f"half the steps, related, λ = {share:g}": Hybrid(steps=HALF, federated_share=share, related=True)
+        f"half the steps, related, λ = {share:g}": Hybrid(
+            steps=HALF, federated_share=share, related=True
+        )
         for share in (0.9, 0.7, 0.5, 0.25, 0.0)
     },
     "half the steps, unrelated, λ = 0.85": Hybrid(steps=HALF, federated_share=0.85, related=False),
-    "half the steps, related, transfer .5": Hybrid(steps=HALF, related=True, terms={"transfer": 0.5}),
+    "half the steps, related, transfer .5": Hybrid(
+        steps=HALF, related=True, terms={"transfer": 0.5}
+    ),
     "half the steps, related centre first": Hybrid(steps=HALF, related=True, centre_first=True),
     **{
         f"half the steps, related centre first, then λ = {share:g}": Hybrid(
@@ -83,7 +95,10 @@ HYBRIDS = {
 def jobs(quick: bool) -> dict[str, Job]:
     """Baselines and each hybrid, at its own rate."""
     scene = SCENE.shown(quick)
-    made = {name: Job(run_hybrid, {"scene": scene, "arm": name, "hybrid": h}) for name, h in HYBRIDS.items()}
+    made = {
+        name: Job(run_hybrid, {"scene": scene, "arm": name, "hybrid": h})
+        for name, h in HYBRIDS.items()
+    }
     return baselines(scene) | made
 
 
@@ -101,26 +116,35 @@ def run_hybrid(scene: Scene, arm: str, hybrid: Hybrid, grid: Grid = GRID) -> lis
 
 def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     few = scene.setting
-    setting = replace(few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps))
+    setting = replace(
+        few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps)
+    )
     steps = min(hybrid.centre_steps, 6 * few.steps)
     if hybrid.centre_first:
         setting = replace(setting, rounds=few.rounds + setting.rounds, centre_first=few.rounds)
     if hybrid.distilled:
         return _distilled(world, arms.plan_of(world, AlgorithmSection(), setting, rate), steps)
-    share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)  # so that it has its steps
+    share = min(
+        hybrid.federated_share, 1.0 if hybrid.related is None else 0.999
+    )  # so that it has its steps
     run_spec = arms.plan_of(
         world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate
     )
     return arms.play(
-        replace(run_spec, federated_share=hybrid.federated_share, local=build_local(hybrid.terms)), world.nodes
+        replace(run_spec, federated_share=hybrid.federated_share, local=build_local(hybrid.terms)),
+        world.nodes,
     )
 
 
 def _distilled(world: World, run_spec: RunSpec, steps: int) -> Run:
-    """Rounds that end in distillation from all participants' own models, at DISTIL_RATE; kept where validation does not get worse."""
+    """Rounds that end in distillation from all participants' own models, at DISTIL_RATE; kept where
+    validation does not get worse.
+    """
     begin, centre = time.perf_counter(), world.centre
     words = len(world.adapted.base.tokenizer)
-    public = PublicTexts("centre", world.adapted, centre.task, centre.data.train, centre.batch_size, words)
+    public = PublicTexts(
+        "centre", world.adapted, centre.task, centre.data.train, centre.batch_size, words
+    )
     groups = [Group("all", run_spec, Embedded(world.nodes), public)]
     how = Distillation(
         ensemble=ensemble_by_name("feddf"),
@@ -144,7 +168,9 @@ def _distilled(world: World, run_spec: RunSpec, steps: int) -> Run:
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
-    """Test loss against the whole federation without a centre, and what the centre's choice by validation gives."""
+    """Test loss against the whole federation without a centre, and what the centre's choice by
+    validation gives.
+    """
     found = {name: outcomes(results, name) for name in results}
     whole = found["no centre"]
     rows = []
@@ -154,7 +180,14 @@ def answer(results: Mapping[str, Any]) -> Answer:
         work = f"{100 * HYBRIDS[name].work:.0f} %" if name in HYBRIDS else ""
         rate = "" if name == "base" else f"{arm[0].rate:g}{' (edge)' if arm[0].at_edge else ''}"
         rows.append(
-            [name, work, rate, spread(o.mean for o in arm), f"{100 * over:+.1f} %", _public(arm, found["base"])]
+            [
+                name,
+                work,
+                rate,
+                spread(o.mean for o in arm),
+                f"{100 * over:+.1f} %",
+                _public(arm, found["base"]),
+            ]
         )
     columns = ["arm", "participants' work", "rate", "test loss", "over no centre", "harm, English"]
     half = [name for name, h in HYBRIDS.items() if h.related and h.work <= 0.5]
@@ -162,14 +195,19 @@ def answer(results: Mapping[str, Any]) -> Answer:
     without = "half the steps, no centre"
     targets = [
         Target(
-            "half the work or less, related centre (chosen on validation): no more loss than the whole federation",
+            "half the work or less, related centre (chosen on validation): no more loss than the "
+            "whole federation",
             f"{chosen}: {_pair(found, chosen, 'no centre')}",
             _mean(found[chosen]) <= _mean(whole),
         ),
         _no_harm(found, "unrelated, λ = .85", "no centre"),
         _no_harm(found, "half the steps, unrelated, λ = 0.85", without),
     ]
-    return Answer([Table(columns, rows)], targets, figures={name: [o.mean for o in arm] for name, arm in found.items()})
+    return Answer(
+        [Table(columns, rows)],
+        targets,
+        figures={name: [o.mean for o in arm] for name, arm in found.items()},
+    )
 
 
 def _no_harm(found: Mapping[str, list[Outcome]], name: str, without: str) -> Target:
@@ -189,5 +227,8 @@ def _public(arm: list[Outcome], base: list[Outcome]) -> str:
     """Rise of the loss on the slices, over the base's."""
     if not arm[0].public:
         return ""
-    rise = mean(mean(o.public.values()) / mean(b.public.values()) - 1.0 for o, b in zip(arm, base, strict=True))
+    rise = mean(
+        mean(o.public.values()) / mean(b.public.values()) - 1.0
+        for o, b in zip(arm, base, strict=True)
+    )
     return f"{100 * rise:+.0f} %"

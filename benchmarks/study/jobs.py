@@ -1,6 +1,8 @@
-"""Jobs of the study: functions by name with JSON arguments, spread over worker processes, their results kept by content.
+"""Jobs of the study: functions by name with JSON arguments, spread over worker processes, their
+results kept by content.
 
-A result is one JSON file named after the digest of what was asked; a study that was cut off goes on where it was.
+A result is one JSON file named after the digest of what was asked; a study that was cut off goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -27,21 +29,28 @@ from tequio.core.canonical import digest_json
 
 @dataclass(frozen=True)
 class Job:
-    """`call(**arguments)`, whose result is kept as JSON. `call` stands at the top of a module; arguments are JSON, dataclasses and
+    """`call(**arguments)`, whose result is kept as JSON.
+
+    `call` stands at the top of a module; arguments are JSON, dataclasses and
     sections of a configuration."""
 
     call: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self) -> str:
-        """Digest of function, arguments and the version of the base: what the result depends on, the source text aside."""
+        """Digest of function, arguments and the version of the base: what the result depends on,
+        the source text aside.
+        """
         name = f"{self.call.__module__}:{self.call.__qualname__}"
         return digest_json([name, VERSION, plain(dict(self.arguments), whole=False)])
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gave, the CPU seconds it took, and the digest of the sources it ran from. `kept`: read from its file."""
+    """What a job gave, the CPU seconds it took, and the digest of the sources it ran from.
+
+    `kept`: read from its file.
+    """
 
     value: Any
     seconds: float
@@ -49,10 +58,14 @@ class Result:
     stored: bool = False
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, fresh: bool = False) -> Iterator[tuple[Job, Result]]:
-    """Yield each different job with its result, as they end: first those that are in `folder`, then the others, in order.
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, workers: int, fresh: bool = False
+) -> Iterator[tuple[Job, Result]]:
+    """Yield each different job with its result, as they end: first those that are in `folder`, then
+    the others, in order.
 
-    fresh: take nothing from the folder. An error of a job is raised here; results that were made before it stay.
+    fresh: take nothing from the folder. An error of a job is raised here; results that were made
+        before it stay.
     """
     waiting: list[Job] = []
     for job in {job.key(): job for job in jobs}.values():
@@ -69,11 +82,17 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, fresh: bool = Fals
         yield from _side_by_side(waiting, folder, workers)
 
 
-def _side_by_side(waiting: Sequence[Job], folder: Path, workers: int) -> Iterator[tuple[Job, Result]]:
+def _side_by_side(
+    waiting: Sequence[Job], folder: Path, workers: int
+) -> Iterator[tuple[Job, Result]]:
     """One process a worker, one thread each."""
-    context = multiprocessing.get_context("spawn")  # each loads torch for itself: forked threads would hang
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # each loads torch for itself: forked threads would hang
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
-        running: dict[Future[Result], Job] = {pool.submit(work, job, folder): job for job in waiting}
+        running: dict[Future[Result], Job] = {
+            pool.submit(work, job, folder): job for job in waiting
+        }
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -105,7 +124,9 @@ def read(job: Job, folder: Path) -> Result | None:
 
 @lru_cache(maxsize=1)
 def sources() -> str:
-    """Digest of the sources of Tequio and of the study: tells a result from one of other sources."""
+    """Digest of the sources of Tequio and of the study: tells a result from one of other
+    sources.
+    """
     total = hashlib.sha256()
     for root in (Path(tequio.__file__).parent, Path(__file__).parent):
         for path in sorted(root.rglob("*.py")):
@@ -125,12 +146,17 @@ def _begin() -> None:
 
 
 def plain(value: Any, whole: bool = True) -> Any:
-    """As JSON holds it: dataclasses and sections as tables (not whole: without what is as by default, so that a new field does not
+    """As JSON holds it: dataclasses and sections as tables (not whole: without what is as by
+    default, so that a new field does not
     make all keys new), tuples as lists, infinity and not-a-number as None."""
     if isinstance(value, BaseModel):
         return plain(value.model_dump(exclude_defaults=not whole), whole)
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: getattr(value, f.name) for f in fields(value) if whole or getattr(value, f.name) != f.default}
+        parts = {
+            f.name: getattr(value, f.name)
+            for f in fields(value)
+            if whole or getattr(value, f.name) != f.default
+        }
         return plain(parts, whole)
     if isinstance(value, Mapping):
         return {str(key): plain(item, whole) for key, item in value.items()}

@@ -1,9 +1,12 @@
-"""Does joining pay? Real worlds and demos over seeds, against models trained alone and one pooled central model.
+"""Does joining pay?
 
-Every arm has its own grid of learning rates and equal tokens; rates and checkpoints are chosen on validation, figures are of
-test data. The federation's rate is chosen in the first seed, those of local-only, pooled and fine-tuning in every run.
-Results are kept in --out, so a study that was cut off goes on where it stopped.
-Run: python -m benchmarks.study.joining WORLD… [--seeds 0 1 2] [--pooled 3] [--out runs/joining]
+Real worlds and demos over seeds, against models trained alone and one pooled central model.
+
+Every arm has its own grid of learning rates and equal tokens; rates and checkpoints are chosen on
+validation, figures are of test data. The federation's rate is chosen in the first seed, those of
+local-only, pooled and fine-tuning in every run. Results are kept in --out, so a study that was cut
+off goes on where it stopped. Run: python -m benchmarks.study.joining WORLD… [--seeds 0 1 2]
+[--pooled 3] [--out runs/joining]
 """
 
 from __future__ import annotations
@@ -66,8 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("worlds", nargs="+", choices=sorted({*WORLDS, *RECIPES}), metavar="WORLD")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--pooled", type=int, default=3, help="seeds with a pooled model and everybody's test data")
-    parser.add_argument("--rate", type=float, default=None, help="the federation's, from an earlier tuning")
+    parser.add_argument(
+        "--pooled", type=int, default=3, help="seeds with a pooled model and everybody's test data"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=None, help="the federation's, from an earlier tuning"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/joining"))
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
@@ -95,7 +102,9 @@ def tuned(world: str, seed: int, out: Path, grid: Sequence[float]) -> float:
 
 
 def federated(setup: RunSetup, rate: float | None = None) -> tuple[State, Update, list[Json]]:
-    """Make all rounds, at the federation's rate or another one: the last state, the shared model, and what each round records."""
+    """Make all rounds, at the federation's rate or another one: the last state, the shared model,
+    and what each round records.
+    """
     plan = setup.run_spec if rate is None else replace(setup.run_spec, learning_rate=rate)
     runtime, records = Embedded(setup.nodes), list[Json]()
     state, _ = open_state(plan, runtime)
@@ -109,20 +118,30 @@ def written(world: str, seed: int, folder: Path) -> Federation:
     """The world's or demo's files, written again."""
     shutil.rmtree(folder, ignore_errors=True)
     rows = ROWS.get(world, MOST)
-    path = write_demo(world, folder, seed, rows)[0] if world in RECIPES else write_world(world, folder, seed, rows)
+    path = (
+        write_demo(world, folder, seed, rows)[0]
+        if world in RECIPES
+        else write_world(world, folder, seed, rows)
+    )
     return load_federation(path)
 
 
 def at_rates(config: Federation, rate: float, grid: Mapping[str, Sequence[float]]) -> Federation:
-    """Return the federation at this rate, with the rates of `grid` for what is trained alone and pooled."""
+    """Return the federation at this rate, with the rates of `grid` for what is trained alone and
+    pooled.
+    """
     rates = {key: list(grid[key]) for key in ("local_rates", "pooled_rates")}
     personal = config.personal.model_copy(update=rates)
     train = config.train.model_copy(update={"learning_rate": rate})
     return config.model_copy(update={"personal": personal, "train": train})
 
 
-def one(world: str, seed: int, out: Path, rate: float, grid: Mapping[str, Sequence[float]], pooled: bool) -> Json:
-    """One run as a user makes it, read from its ledger, with the regret of the choice; kept in `out`."""
+def one(
+    world: str, seed: int, out: Path, rate: float, grid: Mapping[str, Sequence[float]], pooled: bool
+) -> Json:
+    """One run as a user makes it, read from its ledger, with the regret of the choice; kept in
+    `out`.
+    """
     path = out / f"{world}-{seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
@@ -133,17 +152,35 @@ def one(world: str, seed: int, out: Path, rate: float, grid: Mapping[str, Sequen
         entries = list(ledger.entries())
     bodies = {e.body["name"]: dict(e.body) for e in entries if e.kind == "personal"}
     last = {
-        kind: next((e.body for e in entries if e.kind == kind), None) for kind in ("pooled", "everybody", "general")
+        kind: next((e.body for e in entries if e.kind == kind), None)
+        for kind in ("pooled", "everybody", "general")
     }
     rounds = [e.body for e in entries if e.kind == "round"]
     setup = build(config)
-    sizes = {n.name: [len(n.data.train), len(n.data.validation), len(n.data.test)] for n in setup.participants}
+    sizes = {
+        n.name: [len(n.data.train), len(n.data.validation), len(n.data.test)]
+        for n in setup.participants
+    }
     ranks = {row["name"]: row["rank"] for row in rounds[0]["train"]}
-    sent = {way: sum(row[way] for body in rounds for row in body["train"]) for way in ("bytes_up", "bytes_down")}
+    sent = {
+        way: sum(row[way] for body in rounds for row in body["train"])
+        for way in ("bytes_up", "bytes_down")
+    }
     found = {
-        **{"world": world, "seed": seed, "rate": rate, "sizes": sizes, "ranks": ranks, "personal": bodies},
+        **{
+            "world": world,
+            "seed": seed,
+            "rate": rate,
+            "sizes": sizes,
+            "ranks": ranks,
+            "personal": bodies,
+        },
         **{kind: None if body is None else dict(body) for kind, body in last.items()},
-        **{"sent": sent, "regret": regrets(outcome.folder, setup, bodies), "cpu": time.process_time() - begin},
+        **{
+            "sent": sent,
+            "regret": regrets(outcome.folder, setup, bodies),
+            "cpu": time.process_time() - begin,
+        },
     }
     path.write_text(json.dumps(found))
     print(f"{world}, seed {seed}: {found['cpu']:.0f} s of CPU", flush=True)
@@ -151,9 +188,11 @@ def one(world: str, seed: int, out: Path, rate: float, grid: Mapping[str, Sequen
 
 
 def regrets(run: Path, setup: RunSetup, bodies: Mapping[str, Json]) -> dict[str, Json]:
-    """For each participant how far the choice is from the best candidate: the best on one half of the test data, measured on the other.
+    """For each participant how far the choice is from the best candidate: the best on one half of
+    the test data, measured on the other.
 
-    new, earlier: mean excess loss over that of the best, by the rule of today and by the one before it.
+    new, earlier: mean excess loss over that of the best, by the rule of today and by the one before
+        it.
     """
     out: dict[str, Json] = {}
     for node in setup.participants:
@@ -161,15 +200,31 @@ def regrets(run: Path, setup: RunSetup, bodies: Mapping[str, Json]) -> dict[str,
         own, shared = (open_models(run, who)[0].model for who in (node.name, "shared"))
         models = _candidates(run, setup, node.name, body, own, shared)
         test = {name: score(node, model, node.data.test) for name, model in models.items()}
-        look = {name: score(node, model, node.data.validation) for name, model in models.items() if name != "kept"}
-        look = {name: losses for name, losses in look.items() if math.isfinite(losses.scores().loss)}
+        look = {
+            name: score(node, model, node.data.validation)
+            for name, model in models.items()
+            if name != "kept"
+        }
+        look = {
+            name: losses for name, losses in look.items() if math.isfinite(losses.scores().loss)
+        }
         before = one_error(look).name
-        rng, new, earlier, level = np.random.default_rng(0), list[float](), list[float](), list[float]()
+        rng, new, earlier, level = (
+            np.random.default_rng(0),
+            list[float](),
+            list[float](),
+            list[float](),
+        )
         for _ in range(HALVES):
             order = rng.permutation(len(node.data.test))
             middle = len(order) // 2
-            for first, second in ((order[:middle], order[middle:]), (order[middle:], order[:middle])):
-                best = min((n for n in test if n != "kept"), key=lambda name: _mean(test[name], first))
+            for first, second in (
+                (order[:middle], order[middle:]),
+                (order[middle:], order[:middle]),
+            ):
+                best = min(
+                    (n for n in test if n != "kept"), key=lambda name: _mean(test[name], first)
+                )
                 level.append(_mean(test[best], second))
                 new.append(_mean(test["kept"], second))
                 earlier.append(_mean(test[before], second))
@@ -182,15 +237,21 @@ def regrets(run: Path, setup: RunSetup, bodies: Mapping[str, Json]) -> dict[str,
     return out
 
 
-def _candidates(run: Path, setup: RunSetup, name: str, body: Json, own: Update, shared: Update) -> dict[str, Update]:
-    """The candidates again: what was trained at home on top of the shared model follows from what was kept."""
+def _candidates(
+    run: Path, setup: RunSetup, name: str, body: Json, own: Update, shared: Update
+) -> dict[str, Update]:
+    """The candidates again: what was trained at home on top of the shared model follows from what
+    was kept.
+    """
     local = _local(run, name, setup)
     models = {"base": zero(setup.run_spec.spec), "local": local, "shared": shared, "kept": own}
     models["0.5 shared + 0.5 local"] = shared.scaled(0.5).plus(local.scaled(0.5))
     share = body["choice"].get("share")
     if body["chosen"].endswith("private") and share:
         tail = own.minus(shared).scaled(1.0 / share)
-        models |= {f"shared + {alpha:g} private": shared.plus(tail.scaled(alpha)) for alpha in (0.5, 1.0)}
+        models |= {
+            f"shared + {alpha:g} private": shared.plus(tail.scaled(alpha)) for alpha in (0.5, 1.0)
+        }
     return models
 
 
@@ -217,38 +278,65 @@ def summary(world: str, rate: float, found: Sequence[Json]) -> str:
 
     def cell(values: Sequence[float]) -> str:
         low, high = min(values), max(values)
-        return f"{statistics.fmean(values):+.2f}" + (f" ({low:+.1f} to {high:+.1f})" if len(values) > 1 else "")
+        return f"{statistics.fmean(values):+.2f}" + (
+            f" ({low:+.1f} to {high:+.1f})" if len(values) > 1 else ""
+        )
 
-    lines = [f"## {world}: federated rate {rate:g}, seeds {', '.join(str(r['seed']) for r in found)} ({measure})", ""]
+    lines = [
+        f"## {world}: federated rate {rate:g}, seeds {', '.join(str(r['seed']) for r in found)} "
+        f"({measure})",
+        "",
+    ]
     lines += [
-        "| participant | rank | test texts | base | local | shared | kept − local | general − local | shared − local |"
+        "| participant | rank | test texts | base | local | shared | kept − local | general − "
+        "local | shared − local |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for name in names:
-        levels = [statistics.fmean(unit * of(r, name, model) for r in found) for model in ("base", "local", "shared")]
+        levels = [
+            statistics.fmean(unit * of(r, name, model) for r in found)
+            for model in ("base", "local", "shared")
+        ]
         gains = [cell(gain(model)(name)) for model in ("personal", "general", "shared")]
         size, rank = found[0]["sizes"][name][2], found[0]["ranks"].get(name, "–")
-        lines.append(f"| {name} | {rank} | {size} | " + " | ".join([*(f"{x:.2f}" for x in levels), *gains]) + " |")
+        lines.append(
+            f"| {name} | {rank} | {size} | "
+            + " | ".join([*(f"{x:.2f}" for x in levels), *gains])
+            + " |"
+        )
     means = {
         m: [statistics.fmean(gain(m)(n)[k] for n in names) for k in range(len(found))]
         for m in ("personal", "general", "shared")
     }
     lines += ["", *(f"- mean gain over local, {m}: {cell(v)}" for m, v in means.items())]
-    lines.append(f"- significantly below local (Holm, 5 %, {len(names) * len(found)} comparisons): {_below(found)}")
+    lines.append(
+        f"- significantly below local (Holm, 5 %, {len(names) * len(found)} comparisons): "
+        f"{_below(found)}"
+    )
     other = sum(r["personal"][n]["chosen"] != "local" for r in found for n in names)
-    lines.append(f"- keep something other than their local model: {other} of {len(names) * len(found)}")
+    lines.append(
+        f"- keep something other than their local model: {other} of {len(names) * len(found)}"
+    )
     for key in ("new", "earlier"):
         values = [r["regret"][n][key] for r in found for n in names]
-        lines.append(f"- regret of the choice, {key} rule: {100 * statistics.fmean(values):+.2f} % of the loss")
+        lines.append(
+            f"- regret of the choice, {key} rule: {100 * statistics.fmean(values):+.2f} % of the "
+            "loss"
+        )
     lines += _everybody(found, names, measure, sign, unit)
-    sent = {way: statistics.fmean(r["sent"][way] for r in found) / 1e6 for way in ("bytes_up", "bytes_down")}
+    sent = {
+        way: statistics.fmean(r["sent"][way] for r in found) / 1e6
+        for way in ("bytes_up", "bytes_down")
+    }
     lines.append(f"- sent: {sent['bytes_up']:.2f} MB up, {sent['bytes_down']:.2f} MB down")
     lines.append(f"- CPU: {statistics.fmean(r['cpu'] for r in found):.0f} s a seed")
     return "\n".join(lines) + "\n"
 
 
 def _below(found: Sequence[Json]) -> str:
-    """Participants whose kept model is worse than their local one, by the sign test on texts that only one of them gets right."""
+    """Participants whose kept model is worse than their local one, by the sign test on texts that
+    only one of them gets right.
+    """
     tests = []
     for result in found:
         for name, body in result["personal"].items():
@@ -261,7 +349,9 @@ def _below(found: Sequence[Json]) -> str:
             elif loss is not None:
                 spread = (loss["high"] - loss["low"]) / 3.92
                 z = loss["mean"] / spread if spread else 0.0
-                tests.append((math.erfc(abs(z) / math.sqrt(2)) if z < 0 else 1.0, name, result["seed"]))
+                tests.append(
+                    (math.erfc(abs(z) / math.sqrt(2)) if z < 0 else 1.0, name, result["seed"])
+                )
     out = []
     for place, (chance, name, seed) in enumerate(sorted(tests)):
         if chance > 0.05 / (len(tests) - place):
@@ -270,28 +360,45 @@ def _below(found: Sequence[Json]) -> str:
     return ", ".join(out) or "none"
 
 
-def _everybody(found: Sequence[Json], names: Sequence[str], measure: str, sign: float, unit: float) -> list[str]:
-    """Everybody's test data, the gap that the shared model closes, and both bounds of the general model."""
+def _everybody(
+    found: Sequence[Json], names: Sequence[str], measure: str, sign: float, unit: float
+) -> list[str]:
+    """Everybody's test data, the gap that the shared model closes, and both bounds of the general
+    model.
+    """
     known = [r for r in found if r["everybody"]]
     if not known:
         return []
     lines = []
     for model in ("local", "personal", "general"):
-        values = [statistics.fmean(r["everybody"]["participants"][n][model][measure] for n in names) for r in known]
+        values = [
+            statistics.fmean(r["everybody"]["participants"][n][model][measure] for n in names)
+            for r in known
+        ]
         lines.append(f"- everybody's test data, {model}: {unit * statistics.fmean(values):.2f}")
     levels = {m: [r["everybody"][m][measure] for r in known] for m in ("base", "shared", "pooled")}
-    lines += [f"- everybody's test data, {m}: {unit * statistics.fmean(v):.2f}" for m, v in levels.items()]
-    closed = [(s - b) / (p - b) for b, s, p in zip(*(levels[m] for m in ("base", "shared", "pooled")), strict=True)]
-    lines.append(f"- base → pooled, closed by the shared model: {100 * statistics.fmean(closed):.0f} %")
+    lines += [
+        f"- everybody's test data, {m}: {unit * statistics.fmean(v):.2f}" for m, v in levels.items()
+    ]
+    closed = [
+        (s - b) / (p - b)
+        for b, s, p in zip(*(levels[m] for m in ("base", "shared", "pooled")), strict=True)
+    ]
+    lines.append(
+        f"- base → pooled, closed by the shared model: {100 * statistics.fmean(closed):.0f} %"
+    )
     both = 0
     for result in known:
         for name in names:
             test = result["personal"][name]["test"]
-            own = test["general"]["loss"] <= 1.01 * min(test[m]["loss"] for m in ("local", "shared", "personal"))
+            own = test["general"]["loss"] <= 1.01 * min(
+                test[m]["loss"] for m in ("local", "shared", "personal")
+            )
             everybody = result["everybody"]["participants"][name]["general"]["loss"]
             both += own and everybody <= 1.02 * result["everybody"]["shared"]["loss"]
     lines.append(
-        f"- general: own loss within 1 % of the best and everybody's within 2 % of the shared: {both} of {len(known) * len(names)}"
+        "- general: own loss within 1 % of the best and everybody's within 2 % of the shared: "
+        f"{both} of {len(known) * len(names)}"
     )
     return lines
 

@@ -1,9 +1,12 @@
-"""Keeping the base's general ability on real worlds: how much of the gain remains at which loss on public texts never seen?
+"""Keeping the base's general ability on real worlds: how much of the gain remains at which loss on
+public texts never seen?
 
-Arms change how a federation trains: terms on public text, or public text mixed into the participants' batches. Each shared model is also
-changed after training (`posthoc`). Gain: fall of the participants' mean test loss, as a share of the plain arm's. Price: mean relative
-rise of the losses of `ability`. KL: of the model from the base on the participants' own test texts. Results are kept in --out.
-Run: python -m benchmarks.study.keeping WORLD… [--seeds 0] [--arms plain replay-0.5 …] [--extras plain] [--out runs/keeping]
+Arms change how a federation trains: terms on public text, or public text mixed into the
+participants' batches. Each shared model is also changed after training (`posthoc`). Gain: fall of
+the participants' mean test loss, as a share of the plain arm's. Price: mean relative rise of the
+losses of `ability`. KL: of the model from the base on the participants' own test texts. Results are
+kept in --out. Run: python -m benchmarks.study.keeping WORLD… [--seeds 0] [--arms plain replay-0.5
+…] [--extras plain] [--out runs/keeping]
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ ARMS: Mapping[str, Mapping[str, float]] = {
     "mix-0.05": {},
     "mix-0.25": {},
 }
-OWN, DRIFT = 12, 2  # blocks of each participant's test texts that are measured, and of these for the KL
+OWN, DRIFT = (
+    12,
+    2,
+)  # blocks of each participant's test texts that are measured, and of these for the KL
 LABELLED = 100, 25  # the same of an encoder, in texts
 SHARE, PRICE = 0.9, 0.005  # the target: of the gain, at most such a rise
 
@@ -67,13 +73,18 @@ def main() -> None:
         found = {}
         for arm in chosen.arms:
             found[arm] = [
-                one(world, seed, arm, chosen.out, arm in chosen.extras, chosen.points) for seed in chosen.seeds
+                one(world, seed, arm, chosen.out, arm in chosen.extras, chosen.points)
+                for seed in chosen.seeds
             ]
         print(summary(world, found), flush=True)
 
 
-def one(world: str, seed: int, arm: str, out: Path, extras: bool, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """What base and every point of one arm lose; the shared model and each point are kept in `out`."""
+def one(
+    world: str, seed: int, arm: str, out: Path, extras: bool, only: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """What base and every point of one arm lose; the shared model and each point are kept in
+    `out`.
+    """
     path = out / f"{world}-{seed}-{arm}.json"
     found: dict[str, Any] = {"world": world, "seed": seed, "arm": arm, "points": {}}
     if path.exists():
@@ -102,7 +113,9 @@ def trained(world: str, seed: int, arm: str, out: Path) -> tuple[RunSetup, Updat
     if changes and world in CAUSAL:
         changes["local"]["data"] = "public.jsonl"
     path = write_world(world, folder, seed, ROWS.get(world, MOST), changes)
-    (folder / "public.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in seen_texts(seed)))
+    (folder / "public.jsonl").write_text(
+        "".join(json.dumps({"text": t}) + "\n" for t in seen_texts(seed))
+    )
     setup = build(load_federation(path))
     if arm.startswith("mix-"):
         public = ability(world, seed, setup).seen if world in CAUSAL else setup.nodes[0].data.train
@@ -111,7 +124,9 @@ def trained(world: str, seed: int, arm: str, out: Path) -> tuple[RunSetup, Updat
     if not file.exists():
         begin = time.process_time()
         if arm.startswith("away-"):
-            shared = federated_away(setup, ability(world, seed, setup).seen, int(arm.removeprefix("away-")))
+            shared = federated_away(
+                setup, ability(world, seed, setup).seen, int(arm.removeprefix("away-"))
+            )
         else:
             shared = federated(setup)[1]
         file.write_bytes(pack(shared))
@@ -120,7 +135,9 @@ def trained(world: str, seed: int, arm: str, out: Path) -> tuple[RunSetup, Updat
 
 
 def mixed(setup: RunSetup, share: float, public: Sequence[Item]) -> RunSetup:
-    """Every participant with public items among its own, so that they are this share of what it trains on."""
+    """Every participant with public items among its own, so that they are this share of what it
+    trains on.
+    """
     nodes = dict(setup.nodes)
     for index, node in nodes.items():
         if index > 0:
@@ -131,24 +148,41 @@ def mixed(setup: RunSetup, share: float, public: Sequence[Item]) -> RunSetup:
 
 
 def measured(setup: RunSetup, model: Update, what: Ability) -> dict[str, Any]:
-    """The participants' mean test loss, the KL from the base on these texts, and the losses of what nobody trains on."""
+    """The participants' mean test loss, the KL from the base on these texts, and the losses of what
+    nobody trains on.
+    """
     most, least = LABELLED if what.probes else (OWN, DRIFT)
     tests = [spread(node.data.test, most) for node in setup.participants]
-    own = [score(node, model, items).scores().loss for node, items in zip(setup.participants, tests, strict=True)]
+    own = [
+        score(node, model, items).scores().loss
+        for node, items in zip(setup.participants, tests, strict=True)
+    ]
     few = [item for items in tests for item in spread(items, least)]
-    return {"own": statistics.fmean(own), "kl": drift(setup, model, few), "price": losses(setup, model, what)}
+    return {
+        "own": statistics.fmean(own),
+        "kl": drift(setup, model, few),
+        "price": losses(setup, model, what),
+    }
 
 
-def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, str, float, dict[str, float], float]]:
-    """Arm, point, gain, price by kind of text (mean and worst without the world's own), and KL: means over seeds."""
+def rows(
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> Iterator[tuple[str, str, float, dict[str, float], float]]:
+    """Arm, point, gain, price by kind of text (mean and worst without the world's own), and KL:
+    means over seeds.
+    """
     plain = found["plain"] if "plain" in found else next(iter(found.values()))
     full = [r["points"]["base"]["own"] - r["points"]["1"]["own"] for r in plain]
     for arm, results in found.items():
         for name in results[0]["points"]:
-            both = [(r["points"][name], r["points"]["base"]) for r in results if name in r["points"]]
+            both = [
+                (r["points"][name], r["points"]["base"]) for r in results if name in r["points"]
+            ]
             if len(both) < len(results):
                 continue
-            gain = statistics.fmean((b["own"] - a["own"]) / f for (a, b), f in zip(both, full, strict=True))
+            gain = statistics.fmean(
+                (b["own"] - a["own"]) / f for (a, b), f in zip(both, full, strict=True)
+            )
             price = {
                 kind: statistics.fmean(a["price"][kind] / b["price"][kind] - 1 for a, b in both)
                 for kind in both[0][0]["price"]
@@ -174,12 +208,14 @@ def summary(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
         better = any(g > gain and p["mean"] < price["mean"] for _, _, g, p, _ in table)
         cells = " | ".join(f"{100 * price[kind]:+.2f} %" for kind in ("mean", *kinds))
         lines.append(
-            f"| {arm} | {name} | {100 * gain:.0f} % | {cells} | {kl:.4f} | {met}{'' if better else ' front'} |"
+            f"| {arm} | {name} | {100 * gain:.0f} % | {cells} | {kl:.4f} | "
+            f"{met}{'' if better else ' front'} |"
         )
     pairs = [(kl, price["mean"]) for *_, price, kl in table]
     lines += [
         "",
-        f"Rank correlation of KL and price: {correlation(*zip(*pairs, strict=True)):+.2f} over {len(pairs)} points.",
+        f"Rank correlation of KL and price: {correlation(*zip(*pairs, strict=True)):+.2f} over "
+        f"{len(pairs)} points.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,9 +1,12 @@
 """Question 5: how many examples does a newcomer save by starting from a finished federation?
 
-Two of the eight organisations stay out, another pair in each seed; the other six federate. Then each newcomer adapts with k blocks of
-its own: from the base at a fixed rate, from the base at a tuned rate (local-only), from a model pooled of the six, and from what the
-six federated (as usual, with Reptile's outer rate, with FOMAML's steps). All choose rate and checkpoint on the same validation blocks,
-adapt at the same rank and with the same steps. Target: five times fewer examples than tuned local for equal loss.
+Two of the eight organisations stay out, another pair in each seed; the other six federate. Then
+each newcomer adapts with k blocks of
+its own: from the base at a fixed rate, from the base at a tuned rate (local-only), from a model
+    pooled of the six, and from what the
+six federated (as usual, with Reptile's outer rate, with FOMAML's steps). All choose rate and
+checkpoint on the same validation blocks, adapt at the same rank and with the same steps. Target:
+five times fewer examples than tuned local for equal loss.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ TARGET = 5.0
 
 @dataclass(frozen=True)
 class Start:
-    """What a newcomer starts from: kind is base, pooled or federated (by these pieces); grid: the rates of its adapter."""
+    """What a newcomer starts from: kind is base, pooled or federated (by these pieces); grid: the
+    rates of its adapter.
+    """
 
     kind: str
     grid: Grid = ADAPT
@@ -66,11 +71,15 @@ STARTS = {
 def jobs(quick: bool) -> dict[str, Job]:
     """One job a start."""
     scene = SCENE.shown(quick)
-    return {name: Job(run_start, {"scene": scene, "start": start}) for name, start in STARTS.items()}
+    return {
+        name: Job(run_start, {"scene": scene, "start": start}) for name, start in STARTS.items()
+    }
 
 
 def run_start(scene: Scene, start: Start) -> list[dict[str, Any]]:
-    """A seed a row: the newcomers' losses by k, and the rates that were chosen on the first seed."""
+    """A seed a row: the newcomers' losses by k, and the rates that were chosen on the first
+    seed.
+    """
     out: list[dict[str, Any]] = []
     for seed in scene.seeds:
         world, newcomers = split(scene.world(seed))
@@ -84,7 +93,9 @@ def run_start(scene: Scene, start: Start) -> list[dict[str, Any]]:
             best = search(grid, lambda r: _adapted(newcomers, model, count, steps, r, seed), more)  # noqa: B023
             row["rates"][str(count)] = best.rate
             row["losses"][str(count)] = {
-                node.name: _measured(node, {f"{alpha:g}": model.plus(tail.scaled(alpha)) for alpha in ALPHAS})
+                node.name: _measured(
+                    node, {f"{alpha:g}": model.plus(tail.scaled(alpha)) for alpha in ALPHAS}
+                )
                 for node, tail in zip(newcomers, best.value, strict=True)
             }
         out.append(row)
@@ -108,7 +119,10 @@ def _started(world: World, scene: Scene, start: Start, rate: float | None) -> tu
     local = build_local(method=start.method)
 
     def run(rate: float) -> arms.Run:
-        return arms.play(replace(arms.plan_of(world, start.algorithm, scene.setting, rate), local=local), world.nodes)
+        return arms.play(
+            replace(arms.plan_of(world, start.algorithm, scene.setting, rate), local=local),
+            world.nodes,
+        )
 
     best = arms.tuned(run, grid, more)
     return best.rate, best.value.model
@@ -121,7 +135,13 @@ def _adapted(
     tails, losses = [], []
     for node in newcomers:
         data = (node.data.train[:count], node.data.validation)
-        fitted = fit(node, model, data, FitBudget(RANK, steps, (rate,), CHECKS), derive(seed, "newcomer", node.name))
+        fitted = fit(
+            node,
+            model,
+            data,
+            FitBudget(RANK, steps, (rate,), CHECKS),
+            derive(seed, "newcomer", node.name),
+        )
         tails.append(fitted.tail)
         losses.append(fitted.after.scores().loss)
     return mean(losses), tails
@@ -147,18 +167,25 @@ def answer(results: Mapping[str, Any]) -> Answer:
     for name, seeds in curves.items():
         cells = [spread((curve[k] for curve in seeds), 3) for k in counts]
         ratios = [
-            [saved(local, curve, k) for k in counts[2:]] for local, curve in zip(curves["local"], seeds, strict=True)
+            [saved(local, curve, k) for k in counts[2:]]
+            for local, curve in zip(curves["local"], seeds, strict=True)
         ]
         rows.append([name, *cells, f"{mean(area(curve) for curve in seeds):.3f}", *_ratios(ratios)])
     most = counts[-1]
-    wins = [saved(local, curve, most) for local, curve in zip(curves["local"], curves["delivered"], strict=True)]
+    wins = [
+        saved(local, curve, most)
+        for local, curve in zip(curves["local"], curves["delivered"], strict=True)
+    ]
     columns = [
         "start",
         *(f"k = {k}" for k in counts),
         "mean over k",
         *(f"times fewer than local at {k}" for k in counts[2:]),
     ]
-    claim = f"delivered needs {TARGET:g} times fewer examples than tuned local with {most}, in every seed"
+    claim = (
+        f"delivered needs {TARGET:g} times fewer examples than tuned local with {most}, in "
+        "every seed"
+    )
     targets = [Target(claim, ", ".join(_words(w) for w in wins), min(wins) >= TARGET)]
     rates = {name: {"start": rows[0]["rate"], **rows[0]["rates"]} for name, rows in results.items()}
     return Answer([Table(columns, rows)], targets, figures={"curves": curves, "rates": rates})
@@ -166,22 +193,36 @@ def answer(results: Mapping[str, Any]) -> Answer:
 
 def _curve(row: Mapping[str, Any]) -> dict[int, float]:
     """k: mean test loss of the newcomers, the adapter at full strength."""
-    return {int(k): mean(models["1"]["test"] for models in found.values()) for k, found in row["losses"].items()}
+    return {
+        int(k): mean(models["1"]["test"] for models in found.values())
+        for k, found in row["losses"].items()
+    }
 
 
 def _delivered(results: Mapping[str, Any]) -> list[dict[int, float]]:
-    """What each newcomer's own choice gives: base, local, shared, or shared with its adapter (α = ½ or 1)."""
+    """What each newcomer's own choice gives: base, local, shared, or shared with its adapter (α = ½
+    or 1).
+    """
     out = []
     for local, shared in zip(results["local"], results["federated"], strict=True):
         curve = {}
         for k, found in shared["losses"].items():
             tests = []
             for name, models in found.items():
-                evaluated = {"base": local["losses"]["0"][name]["1"], "shared": shared["losses"]["0"][name]["1"]}
+                evaluated = {
+                    "base": local["losses"]["0"][name]["1"],
+                    "shared": shared["losses"]["0"][name]["1"],
+                }
                 evaluated["local"] = local["losses"][k][name]["1"]
-                evaluated |= {f"shared + {alpha} private": model for alpha, model in models.items() if k != "0"}
+                evaluated |= {
+                    f"shared + {alpha} private": model
+                    for alpha, model in models.items()
+                    if k != "0"
+                }
                 tests.append(
-                    evaluated[one_error({n: _losses(m["validation"]) for n, m in evaluated.items()}).name]["test"]
+                    evaluated[
+                        one_error({n: _losses(m["validation"]) for n, m in evaluated.items()}).name
+                    ]["test"]
                 )
             curve[int(k)] = mean(tests)
         out.append(curve)
@@ -193,15 +234,19 @@ def _losses(each: Sequence[float]) -> Losses:
 
 
 def area(curve: Mapping[int, float]) -> float:
-    """Mean loss over k by trapezoids, the k at equal distances (they grow fourfold; 0 stands one such step before the first)."""
+    """Mean loss over k by trapezoids, the k at equal distances (they grow fourfold; 0 stands one
+    such step before the first).
+    """
     losses = [curve[k] for k in sorted(curve)]
     return mean((a + b) / 2.0 for a, b in itertools.pairwise(losses))
 
 
 def saved(local: Mapping[int, float], other: Mapping[int, float], count: int) -> float:
-    """count / k, where k is how many examples `other` needs for local's loss at `count`, linear in log k.
+    """count / k, where k is how many examples `other` needs for local's loss at `count`, linear in
+    log k.
 
-    Infinity where it needs none; 0 where all of its k are not enough. Between 0 and the first k the first k counts.
+    Infinity where it needs none; 0 where all of its k are not enough. Between 0 and the first k the
+    first k counts.
     """
     wanted = local[count]
     ks = sorted(other)

@@ -1,8 +1,10 @@
-"""Points between base and shared model that need no training: parts of the way, ranks, kinds of modules, and projections.
+"""Points between base and shared model that need no training: parts of the way, ranks, kinds of
+modules, and projections.
 
-G is the shared change, C the input covariance E[x xᵀ] of an adapted matrix. `away-k` takes the component of G in the k leading
-directions of C on public text out of it; `pull-γ` is G·(I + γ·C_public/τ)⁻¹, τ the mean eigenvalue; `own-γ` is
-G·C_own·(C_own + γ·C_public)⁻¹, the least-squares mean of base and shared model (RegMean, Jin et al., arXiv 2212.09849).
+G is the shared change, C the input covariance E[x xᵀ] of an adapted matrix. `away-k` takes the
+component of G in the k leading directions of C on public text out of it; `pull-γ` is G·(I +
+γ·C_public/τ)⁻¹, τ the mean eigenvalue; `own-γ` is G·C_own·(C_own + γ·C_public)⁻¹, the least-squares
+mean of base and shared model (RegMean, Jin et al., arXiv 2212.09849).
 """
 
 from __future__ import annotations
@@ -27,13 +29,19 @@ PARTS = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3)  # of the way from the base to the shared
 def points(
     setup: RunSetup, shared: Update, texts: Mapping[str, Sequence[Item]], extras: bool
 ) -> dict[str, Callable[[], Update]]:
-    """Updates by name, each made when it is asked for. texts: public, centre, own. extras: more than parts of the way."""
-    made: dict[str, Callable[[], Update]] = {f"{part:g}": partial(shared.scaled, part) for part in PARTS}
+    """Updates by name, each made when it is asked for. texts: public, centre, own. extras: more
+    than parts of the way.
+    """
+    made: dict[str, Callable[[], Update]] = {
+        f"{part:g}": partial(shared.scaled, part) for part in PARTS
+    }
     if not extras:
         return made
     made |= {f"rank-{rank}": partial(shared.to_rank, rank) for rank in (1, 2, 4)}
     if any(name.startswith(HEAD_PREFIX) for name in shared.entries):
-        made |= {f"body-{part:g}": partial(body, shared, part) for part in (0.8, 0.7, 0.5, 0.3, 0.0)}
+        made |= {
+            f"body-{part:g}": partial(body, shared, part) for part in (0.8, 0.7, 0.5, 0.3, 0.0)
+        }
     made |= {f"no-{group}": partial(without, shared, group) for group in groups(shared)}
     made |= {f"top-{share:g}": partial(top, shared, share) for share in (0.25, 0.5, 1.0, 2.0)}
     made |= {f"soft-{share:g}": partial(top, shared, share, soft=True) for share in (0.5, 1.0, 2.0)}
@@ -51,24 +59,34 @@ def points(
         return each(shared, lambda name: pull(seen_by("public")[name], strength))
 
     def against(strength: float) -> Update:
-        return each(shared, lambda name: pull_against(seen_by("own")[name], seen_by("public")[name], strength))
+        return each(
+            shared,
+            lambda name: pull_against(seen_by("own")[name], seen_by("public")[name], strength),
+        )
 
     for k in (1, 8, 16, 32, 64, 128):
-        made |= {f"away-{k}": partial(removed, "public", k), f"centre-{k}": partial(removed, "centre", k)}
+        made |= {
+            f"away-{k}": partial(removed, "public", k),
+            f"centre-{k}": partial(removed, "centre", k),
+        }
     for g in (0.1, 0.3, 1.0):
         made |= {f"pull-{g:g}": partial(pulled, g), f"own-{g:g}": partial(against, g)}
     return made
 
 
 def federated_away(setup: RunSetup, public: Sequence[Item], k: int) -> Update:
-    """Make all rounds, and take what they learn in the k leading directions of public text out after every round."""
+    """Make all rounds, and take what they learn in the k leading directions of public text out
+    after every round.
+    """
     plan, runtime, found = setup.run_spec, Embedded(setup.nodes), grams(setup, public)
     rights = {name: away(gram, k) for name, gram in found.items()}
     state, _ = open_state(plan, runtime)
     while state.round < plan.rounds:
         state, _ = run_round(state, plan, runtime)
         state = replace(
-            state, shared=each(state.shared, rights.__getitem__), pending=each(state.pending, rights.__getitem__)
+            state,
+            shared=each(state.shared, rights.__getitem__),
+            pending=each(state.pending, rights.__getitem__),
         )
     return shared_model(state.shared, plan)
 
@@ -91,7 +109,9 @@ def layer(name: str) -> int:
 def without(shared: Update, group: str) -> Update:
     """The shared change without one group of matrices."""
     gone = set(groups(shared)[group])
-    return Update({name: entry for name, entry in shared.entries.items() if name not in gone}, shared.spec)
+    return Update(
+        {name: entry for name, entry in shared.entries.items() if name not in gone}, shared.spec
+    )
 
 
 def body(shared: Update, part: float) -> Update:
@@ -102,9 +122,11 @@ def body(shared: Update, part: float) -> Update:
 
 
 def top(shared: Update, share: float, soft: bool = False) -> Update:
-    """The largest singular directions over all matrices, `share` times as many as there are matrices; a head stays.
+    """The largest singular directions over all matrices, `share` times as many as there are
+    matrices; a head stays.
 
-    soft: what the next one has is taken off all singular values (the proximal step of the nuclear norm).
+    soft: what the next one has is taken off all singular values (the proximal step of the nuclear
+        norm).
     """
     split = {
         name: torch.linalg.svd(plain(entry), full_matrices=False)
@@ -131,7 +153,9 @@ def each(shared: Update, right: Callable[[str], Tensor]) -> Update:
             return Factored(entry.b, entry.a @ right(name))
         return Dense(entry.value @ right(name))
 
-    return Update({name: changed(name, entry) for name, entry in shared.entries.items()}, shared.spec)
+    return Update(
+        {name: changed(name, entry) for name, entry in shared.entries.items()}, shared.spec
+    )
 
 
 def away(gram: Tensor, k: int) -> Tensor:
@@ -173,7 +197,11 @@ def grams(setup: RunSetup, items: Sequence[Item]) -> Grams:
     count = 0
     with adapted.base.looking():
         for at in range(0, len(items), 8):
-            ids, mask = pad([i.ids for i in items[at : at + 8]], adapted.base.tokenizer.pad_token_id, adapted.device)
+            ids, mask = pad(
+                [i.ids for i in items[at : at + 8]],
+                adapted.base.tokenizer.pad_token_id,
+                adapted.device,
+            )
             real = mask.reshape(-1).bool()
             count += int(real.sum())
             adapted.model(input_ids=ids, attention_mask=mask)

@@ -1,7 +1,9 @@
-"""Arms of a question on a real base: each searches its learning rates in the first seed, and the others take its best one.
+"""Arms of a question on a real base: each searches its learning rates in the first seed, and the
+others take its best one.
 
-Rates and members of a family are chosen on validation, figures are of test data. Each result is kept in a folder by world, arm, seed
-and rate, so a study that was cut off resumes. The arms themselves are in `real_hybrids`, `real_backdoors` and `real_steps`.
+Rates and members of a family are chosen on validation, figures are of test data. Each result is
+kept in a folder by world, arm, seed and rate, so a study that was cut off resumes. The arms
+themselves are in `real_hybrids`, `real_backdoors` and `real_steps`.
 """
 
 from __future__ import annotations
@@ -36,12 +38,17 @@ from tequio.runtimes.embedded import Embedded
 
 Json = dict[str, Any]
 RATES = ENCODER["federated"]
-FEW = {"max_train": 40, "max_validation": 30}  # texts per participant, so that a federation takes seconds
+FEW = {
+    "max_train": 40,
+    "max_validation": 30,
+}  # texts per participant, so that a federation takes seconds
 
 
 @dataclass(frozen=True)
 class Made:
-    """A federation that was made: the shared model of least validation loss, the records of its rounds, and other figures."""
+    """A federation that was made: the shared model of least validation loss, the records of its
+    rounds, and other figures.
+    """
 
     model: Update
     validation: float
@@ -52,9 +59,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: how a federation is made at a rate, and the rates to search in the first seed.
+    """What is compared: how a federation is made at a rate, and the rates to search in the
+    first seed.
 
-    family: of its arms only the one that is best on validation in the first seed goes to the other seeds.
+    family: of its arms only the one that is best on validation in the first seed goes to the other
+        seeds.
     """
 
     name: str
@@ -82,7 +91,12 @@ def opened(world: str, seed: int, folder: Path) -> RunSetup:
 
 def judged(setup: RunSetup) -> RunSetup:
     """The setup with all its rounds and a centre that neither trains nor refuses."""
-    spec = replace(setup.run_spec, patience=setup.run_spec.rounds * 100, gate_margin=math.inf, federated_share=1.0)
+    spec = replace(
+        setup.run_spec,
+        patience=setup.run_spec.rounds * 100,
+        gate_margin=math.inf,
+        federated_share=1.0,
+    )
     return replace(setup, run_spec=spec)
 
 
@@ -104,7 +118,9 @@ def with_pieces(plan: RunSpec, **pieces: Any) -> RunSpec:
 
 def with_steps(plan: RunSpec, share: float) -> RunSpec:
     """The plan with this share of each participant's steps per round."""
-    few = tuple(replace(member, steps=max(1, round(member.steps * share))) for member in plan.members)
+    few = tuple(
+        replace(member, steps=max(1, round(member.steps * share))) for member in plan.members
+    )
     return replace(plan, members=few)
 
 
@@ -121,7 +137,9 @@ def played(setup: RunSetup, plan: RunSpec, runtime: Runtime | None = None) -> Ma
 
 def measured(setup: RunSetup, made: Made) -> Json:
     """Test figures of the shared model, and what the rounds took."""
-    tests = {node.name: score(node, made.model, node.data.test).scores() for node in setup.participants}
+    tests = {
+        node.name: score(node, made.model, node.data.test).scores() for node in setup.participants
+    }
     rows = [row for record in made.records for row in record["train"]]
     looks = [row for record in made.records for row in record["evaluation"]]
     return {
@@ -159,19 +177,34 @@ class Study:
                 print(f"{arm.name}, rate {rate:g}: {error}", flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             spent = time.process_time() - begin
-            path.write_text(json.dumps(None if found is None else {**found, "rate": rate, "cpu": spent}))
+            path.write_text(
+                json.dumps(None if found is None else {**found, "rate": rate, "cpu": spent})
+            )
             shown = "diverged" if found is None else f"validation {found['validation']:.4f}"
             print(f"{self.world}, {path.stem}: {shown}, {spent:.0f} s of CPU", flush=True)
         return json.loads(path.read_text())  # type: ignore[no-any-return]
 
     def searched(self, arm: Arm) -> Json:
-        """The figures of the first seed at the arm's best rate; `tried` has the validation loss of each."""
+        """The figures of the first seed at the arm's best rate;
+
+        `tried` has the validation loss of each.
+        """
         tried = {rate: self.result(arm, self.seeds[0], rate) for rate in arm.rates}
-        best = min((row for row in tried.values() if row is not None), key=lambda row: float(row["validation"]))
-        return {**best, "tried": {rate: None if row is None else row["validation"] for rate, row in tried.items()}}
+        best = min(
+            (row for row in tried.values() if row is not None),
+            key=lambda row: float(row["validation"]),
+        )
+        return {
+            **best,
+            "tried": {
+                rate: None if row is None else row["validation"] for rate, row in tried.items()
+            },
+        }
 
     def compared(self, arms: Sequence[Arm]) -> dict[str, list[Json]]:
-        """Each family's best arm in all seeds: family -> a row per seed, the first with the arm's name and the rates tried."""
+        """Each family's best arm in all seeds: family -> a row per seed, the first with the arm's
+        name and the rates tried.
+        """
         out: dict[str, list[Json]] = {}
         for group in dict.fromkeys(arm.group for arm in arms):
             first = {arm.name: self.searched(arm) for arm in arms if arm.group == group}
@@ -199,16 +232,34 @@ def over(rows: Sequence[Json], others: Sequence[Json]) -> list[float]:
 def spread(values: Sequence[float], form: str = "+.1f") -> str:
     """A mean with its range."""
     mean = format(statistics.fmean(values), form)
-    return mean if len(values) == 1 else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
+    return (
+        mean
+        if len(values) == 1
+        else f"{mean} ({format(min(values), form)} to {format(max(values), form)})"
+    )
 
 
 def table(found: Mapping[str, Sequence[Json]], against: str) -> str:
-    """One row per family: its best arm and rate, test loss against another family's, accuracy, bytes and joules."""
-    lines = ["| family | best | rate | validation | test loss | % over | right | MB up, down | J |", "|---" * 9 + "|"]
+    """One row per family: its best arm and rate, test loss against another family's, accuracy,
+    bytes and joules.
+    """
+    lines = [
+        "| family | best | rate | validation | test loss | % over | right | MB up, down | J |",
+        "|---" * 9 + "|",
+    ]
     for name, rows in found.items():
-        right = [100 * statistics.fmean(row["right"].values()) for row in rows if None not in row["right"].values()]
-        size = [statistics.fmean(row[key] for row in rows) / 1e6 for key in ("bytes_up", "bytes_down")]
-        edge = rows[0]["rate"] in (min(tried := [float(x) for x in rows[0]["tried"]]), max(tried)) and len(tried) > 1
+        right = [
+            100 * statistics.fmean(row["right"].values())
+            for row in rows
+            if None not in row["right"].values()
+        ]
+        size = [
+            statistics.fmean(row[key] for row in rows) / 1e6 for key in ("bytes_up", "bytes_down")
+        ]
+        edge = (
+            rows[0]["rate"] in (min(tried := [float(x) for x in rows[0]["tried"]]), max(tried))
+            and len(tried) > 1
+        )
         cells = [
             name,
             rows[0]["arm"],
@@ -231,16 +282,22 @@ def compared(
     always: str,
     report: Callable[[Mapping[str, Any]], str],
 ) -> list[tuple[Path, str, Mapping[str, Sequence[Json]]]]:
-    """Read the options, run what is missing of the chosen arms and `always`, and print each world's report.
+    """Read the options, run what is missing of the chosen arms and `always`, and print each world's
+    report.
 
     Return by world: the folder of results, the world, and its rows by arm.
     """
     chosen = arguments(about, worlds)
-    wanted = [arm for arm in arms if not chosen.only or {arm.name, arm.group} & {*chosen.only, always}]
+    wanted = [
+        arm for arm in arms if not chosen.only or {arm.name, arm.group} & {*chosen.only, always}
+    ]
     results: list[tuple[Path, str, Mapping[str, Sequence[Json]]]] = []
     for world in chosen.worlds:
         found = Study(chosen.out, world, chosen.seeds).compared(wanted)
-        print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{report(found)}\n", flush=True)
+        print(
+            f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{report(found)}\n",
+            flush=True,
+        )
         results.append((chosen.out, world, found))
     return results
 

@@ -1,8 +1,9 @@
 """Server optimisers and forms of a centre that trains, on MiniLM: which of them pays?
 
-Participants' steps and the centre's public texts are fixed; the arms with half of the steps compare with half of them alone. A centre
-that trains makes as many steps per round as the participant in the middle. The rows of `docs/choosing-algorithms.md` rest on this.
-Run: python -m benchmarks.study.real_hybrids [WORLD…] [--seeds 0 1 2] [--only FAMILY…] [--out runs/real]
+Participants' steps and the centre's public texts are fixed; the arms with half of the steps compare
+with half of them alone. A centre that trains makes as many steps per round as the participant in
+the middle. The rows of `docs/choosing-algorithms.md` rest on this. Run: python -m
+benchmarks.study.real_hybrids [WORLD…] [--seeds 0 1 2] [--only FAMILY…] [--out runs/real]
 """
 
 from __future__ import annotations
@@ -36,20 +37,28 @@ SERVERS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 
 def server(pieces: Mapping[str, Any]) -> Any:
     """Make the federation with these pieces; the centre only judges."""
-    return lambda setup, rate: played(setup, with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces))
+    return lambda setup, rate: played(
+        setup, with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces)
+    )
 
 
 def hybrid(
-    share: float = 1.0, steps: float = 1.0, first: int = 0, transfer: float = 0.0, distilled: float = 0.0
+    share: float = 1.0,
+    steps: float = 1.0,
+    first: int = 0,
+    transfer: float = 0.0,
+    distilled: float = 0.0,
 ) -> Any:
     """Make the federation with a centre in this form.
 
     Args:
-        share: λ, the participants' share beside the centre's; 1: the centre does not train beside them.
+        share: λ, the participants' share beside the centre's; 1: the centre does not train beside
+            them.
         steps: share of the participants' steps.
         first: rounds that the centre trains alone before.
         transfer: strength of the centre's gradient in the participants' steps.
-        distilled: rate at which the participants' models teach the shared one on the centre's texts; 0: they do not.
+        distilled: rate at which the participants' models teach the shared one on the centre's
+            texts; 0: they do not.
     """
 
     def make(setup: RunSetup, rate: float) -> Made:
@@ -57,7 +66,11 @@ def hybrid(
         plan = replace(plan, rounds=plan.rounds + first, centre_first=first)
         if transfer:
             plan = replace(plan, local=build_local({"transfer": transfer}))
-        return _distilled(replace(setup, run_spec=plan), distilled) if distilled else played(setup, plan)
+        return (
+            _distilled(replace(setup, run_spec=plan), distilled)
+            if distilled
+            else played(setup, plan)
+        )
 
     return make
 
@@ -67,8 +80,14 @@ def _distilled(setup: RunSetup, rate: float) -> Made:
     plan = setup.run_spec
     steps = plan.centre.steps if plan.centre is not None else 1
     group = Group("all", plan, Embedded(setup.nodes), setup.public)
-    ensemble, rank, size = ensemble_by_name("feddf"), plan.top_rank(), setup.nodes[0].batch_size * steps
-    how = Distillation(ensemble, 1, "participants", "participants", 1.0, rank, steps, size, rate, plan.seed)
+    ensemble, rank, size = (
+        ensemble_by_name("feddf"),
+        plan.top_rank(),
+        setup.nodes[0].batch_size * steps,
+    )
+    how = Distillation(
+        ensemble, 1, "participants", "participants", 1.0, rank, steps, size, rate, plan.seed
+    )
     rounds = group_rounds([group], how)
     states, _ = rounds.begin()
     records = list[Json]()
@@ -82,7 +101,12 @@ def _distilled(setup: RunSetup, rate: float) -> Made:
 ARMS = [
     Arm(PLAIN, server({}), RATES),
     *(
-        Arm(f"{name} {label}", server({"server": name, "server_settings": settings}), RATES[:1], name)
+        Arm(
+            f"{name} {label}",
+            server({"server": name, "server_settings": settings}),
+            RATES[:1],
+            name,
+        )
         for name, tries in SERVERS.items()
         for label, settings in tries.items()
     ),

@@ -1,8 +1,9 @@
 """Local steps on MiniLM: how many per round, and made by which optimiser?
 
-Every arm makes the same steps in all: fewer rounds of more steps, or more of fewer. Muon (MuLoCo, arXiv 2505.23725) and steps that
-train B and A in turn (LA-LoRA, arXiv 2602.19926) replace AdamW inside this file: neither is a part of Tequio.
-Run: python -m benchmarks.study.real_steps [WORLD] [--seeds 0 1 2] [--only FAMILY…] [--out runs/real]
+Every arm makes the same steps in all: fewer rounds of more steps, or more of fewer. Muon (MuLoCo,
+arXiv 2505.23725) and steps that train B and A in turn (LA-LoRA, arXiv 2602.19926) replace AdamW
+inside this file: neither is a part of Tequio. Run: python -m benchmarks.study.real_steps [WORLD]
+[--seeds 0 1 2] [--only FAMILY…] [--out runs/real]
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum on each factor, and AdamW on the head, whose rate follows in proportion."""
+    """Orthogonalised Nesterov momentum on each factor, and AdamW on the head, whose rate follows in
+    proportion.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter], rate: float) -> None:
         super().__init__(list(parameters[:-HEAD]), {"lr": rate})
@@ -65,7 +68,9 @@ class Muon(torch.optim.Optimizer):
                 continue
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.mul_(MOMENTUM).add_(p.grad)
-            p.add_(orthogonal(p.grad + MOMENTUM * momentum), alpha=-rate * SIZE * max(p.shape) ** 0.5)
+            p.add_(
+                orthogonal(p.grad + MOMENTUM * momentum), alpha=-rate * SIZE * max(p.shape) ** 0.5
+            )
         self.head.param_groups[0]["lr"] = HEAD_RATE * rate / self.rate
         self.head.step()
 
@@ -76,7 +81,9 @@ class Muon(torch.optim.Optimizer):
 
 
 class Alternating(torch.optim.AdamW):
-    """AdamW that moves B in odd steps and A in even ones, and the head in all; a factor at rest has no gradient."""
+    """AdamW that moves B in odd steps and A in even ones, and the head in all; a factor at rest has
+    no gradient.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__(list(parameters), weight_decay=0.0)
@@ -103,7 +110,9 @@ def locally(optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 
 def paced(rounds: int, **pieces: Any) -> Callable[[RunSetup, float], Made]:
-    """Return what makes this many rounds; a participant makes as many steps in all as in the world's own federation."""
+    """Return what makes this many rounds; a participant makes as many steps in all as in the
+    world's own federation.
+    """
 
     def make(setup: RunSetup, rate: float) -> Made:
         plan = with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces)
@@ -144,23 +153,37 @@ ARMS = [
 
 
 def drawn(found: Mapping[str, Sequence[Json]]) -> str:
-    """Validation loss of the first seed against bytes so far, both ways; labels have the joules of the rounds."""
+    """Validation loss of the first seed against bytes so far, both ways; labels have the joules of
+    the rounds.
+    """
     curves = []
     for name, rows in found.items():
         row = rows[0]
         total, count = row["bytes_up"] + row["bytes_down"], len(row["curve"])
         points = tuple((total * (k + 1) / count, loss) for k, loss in enumerate(row["curve"]))
         curves.append(Curve(f"{name}, {row['joules']:.0f} J", points))
-    return picture("Validation loss against bytes, both ways and of all participants, first seed", "bytes", curves)
+    return picture(
+        "Validation loss against bytes, both ways and of all participants, first seed",
+        "bytes",
+        curves,
+    )
 
 
 def main() -> None:
     """Run what is missing, print a table per world, and draw it."""
-    for out, world, found in compared(__doc__, WORLDS, ARMS, DEFAULT, lambda found: table(found, DEFAULT)):
+    for out, world, found in compared(
+        __doc__, WORLDS, ARMS, DEFAULT, lambda found: table(found, DEFAULT)
+    ):
         steps = {name: rows for name, rows in found.items() if "rounds" in name}
         (out / f"{world}-steps.svg").write_text(drawn(steps), encoding="utf-8")
-        each = {name: statistics.fmean(row["joules_evaluation"] for row in rows) for name, rows in steps.items()}
-        print("J of the looks at validation data: " + ", ".join(f"{name} {x:.0f}" for name, x in each.items()))
+        each = {
+            name: statistics.fmean(row["joules_evaluation"] for row in rows)
+            for name, rows in steps.items()
+        }
+        print(
+            "J of the looks at validation data: "
+            + ", ".join(f"{name} {x:.0f}" for name, x in each.items())
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Question 1: with unequal ranks and eight domains, which way of adding updates up loses least?
 
-Targets: stacking with norm equalisation closes 80 % or more of the gap between base and pooled central, where FedIT closes about half; who
-gains does not go with rank (Spearman within 0.2); the worst-off participant is no worse than alone, nor than if everybody had rank 2.
+Targets: stacking with norm equalisation closes 80 % or more of the gap between base and pooled
+central, where FedIT closes about half; who gains does not go with rank (Spearman within 0.2); the
+worst-off participant is no worse than alone, nor than if everybody had rank 2.
 """
 
 from __future__ import annotations
@@ -41,7 +42,15 @@ def answer(results: Mapping[str, Any]) -> Answer:
     """Shares of both gaps, the worst-off participant, and whom it benefits."""
     found = {name: outcomes(results, name) for name in results}
     seen = {name: Seen.of(arm, found) for name, arm in found.items()}
-    columns = ["arm", "rate", "test loss", "of base to central", "of local to central", "worst-off", "worst benefit"]
+    columns = [
+        "arm",
+        "rate",
+        "test loss",
+        "of base to central",
+        "of local to central",
+        "worst-off",
+        "worst benefit",
+    ]
     columns += ["worse than alone", "Spearman(benefit, rank)"]
     rows = [_row(name, found[name], seen[name]) for name in found]
     figures = {name: vars(what) for name, what in seen.items()}
@@ -50,7 +59,9 @@ def answer(results: Mapping[str, Any]) -> Answer:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is said of an arm, means over seeds: shares of two gaps, largest test loss, least benefit over alone, how many are worse off."""
+    """What is said of an arm, means over seeds: shares of two gaps, largest test loss, least
+    benefit over alone, how many are worse off.
+    """
 
     of_base: float
     of_local: float
@@ -71,19 +82,31 @@ class Seen:
             benefit=mean(min(gain.values()) for gain in gains),
             harmed=sum(b < 0 for gain in gains for b in gain.values()),
             spearman=mean(
-                rank_correlation(gain, ranks_of(o.seed, len(gain))) or 0.0 for o, gain in zip(arm, gains, strict=True)
+                rank_correlation(gain, ranks_of(o.seed, len(gain))) or 0.0
+                for o, gain in zip(arm, gains, strict=True)
             ),
         )
 
 
 def _row(name: str, arm: Sequence[Outcome], seen: Seen) -> list[str]:
     rate = "" if name == "base" else f"{arm[0].rate:g}{' (edge)' if arm[0].at_edge else ''}"
-    row = [name, rate, spread(o.mean for o in arm), f"{100 * seen.of_base:.0f} %", f"{100 * seen.of_local:+.0f} %"]
+    row = [
+        name,
+        rate,
+        spread(o.mean for o in arm),
+        f"{100 * seen.of_base:.0f} %",
+        f"{100 * seen.of_local:+.0f} %",
+    ]
     row.append(f"{seen.worst:.3f}")
     if name in ("base", "local", "central"):
         return [*row, "", "", ""]
     people = sum(len(o.test) for o in arm)
-    return [*row, f"{100 * seen.benefit:+.1f} %", f"{seen.harmed} of {people}", f"{seen.spearman:+.2f}"]
+    return [
+        *row,
+        f"{100 * seen.benefit:+.1f} %",
+        f"{seen.harmed} of {people}",
+        f"{seen.spearman:+.2f}",
+    ]
 
 
 def _targets(seen: Mapping[str, Seen]) -> list[Target]:
@@ -92,10 +115,26 @@ def _targets(seen: Mapping[str, Seen]) -> list[Target]:
     losses = f"{ours.worst:.3f} against {two.worst:.3f}"
     rho = ours.spearman
     return [
-        Target("stack closes 80 % or more of base to central", f"{100 * ours.of_base:.0f} %", ours.of_base >= 0.8),
-        Target("FedIT closes about half of it", f"{100 * fedit.of_base:.0f} %", 0.4 <= fedit.of_base <= 0.6),
+        Target(
+            "stack closes 80 % or more of base to central",
+            f"{100 * ours.of_base:.0f} %",
+            ours.of_base >= 0.8,
+        ),
+        Target(
+            "FedIT closes about half of it",
+            f"{100 * fedit.of_base:.0f} %",
+            0.4 <= fedit.of_base <= 0.6,
+        ),
         Target("Spearman of benefit and rank within 0.2", f"{rho:+.2f}", abs(rho) <= 0.2),
-        Target("the worst benefit of stack is none below alone", f"{100 * ours.benefit:+.1f} %", ours.benefit >= 0),
-        Target("the worst benefit is no worse than at rank 2 for all", against, ours.benefit >= two.benefit),
+        Target(
+            "the worst benefit of stack is none below alone",
+            f"{100 * ours.benefit:+.1f} %",
+            ours.benefit >= 0,
+        ),
+        Target(
+            "the worst benefit is no worse than at rank 2 for all",
+            against,
+            ours.benefit >= two.benefit,
+        ),
         Target("the worst-off is no worse than at rank 2 for all", losses, ours.worst <= two.worst),
     ]

@@ -1,7 +1,9 @@
-"""A scene: the world, setting and seeds that the arms of a question share; and every arm as a job over all seeds.
+"""A scene: the world, setting and seeds that the arms of a question share; and every arm as a job
+over all seeds.
 
-The rate of an arm is chosen on the validation data of the first seed and kept for the others, which is what a search costs when it is to
-end within the hour; local-only chooses for each participant in each seed, so the baseline is the better tuned one.
+The rate of an arm is chosen on the validation data of the first seed and kept for the others, which
+is what a search costs when it is to end within the hour; local-only chooses for each participant in
+each seed, so the baseline is the better tuned one.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ TINY = Size(train=8, validation=4, test=4, centre=8, public=4)
 
 @dataclass(frozen=True)
 class Scene:
-    """What all arms of a question share. quick: an offline toy of two rounds and one seed, which only shows that all works."""
+    """What all arms of a question share. quick: an offline toy of two rounds and one seed, which
+    only shows that all works.
+    """
 
     size: Size = SCARCE
     setting: Setting = SETTING
@@ -46,7 +50,9 @@ class Scene:
         """The scene itself, or its quick form."""
         if not quick:
             return self
-        few = replace(self.setting, rounds=min(2, self.setting.rounds), steps=min(2, self.setting.steps))
+        few = replace(
+            self.setting, rounds=min(2, self.setting.rounds), steps=min(2, self.setting.steps)
+        )
         return replace(self, size=TINY, setting=few, seeds=self.seeds[:1], quick=True)
 
     def world(self, seed: int) -> World:
@@ -71,7 +77,9 @@ Attempt = Callable[[World, Grid, int], Outcome]
 
 
 def over_seeds(scene: Scene, grid: Grid, attempt: Attempt, again: bool = False) -> list[Outcome]:
-    """An arm in every seed: the first searches the grid, the others take its rate. again: all search."""
+    """An arm in every seed: the first searches the grid, the others take its rate. again: all
+    search.
+    """
     grid = grid[:1] if scene.quick else grid
     out: list[Outcome] = []
     for seed in scene.seeds:
@@ -89,22 +97,35 @@ def run_base(scene: Scene) -> list[Outcome]:
 
 def run_local(scene: Scene, grid: Grid = LOCAL) -> list[Outcome]:
     """Everybody alone."""
-    return over_seeds(scene, grid, lambda world, rates, more: arms.local(world, scene.setting, rates, more), again=True)
+    return over_seeds(
+        scene,
+        grid,
+        lambda world, rates, more: arms.local(world, scene.setting, rates, more),
+        again=True,
+    )
 
 
 def run_central(scene: Scene, grid: Grid = CENTRAL) -> list[Outcome]:
     """One model on everybody's data."""
-    return over_seeds(scene, grid, lambda world, rates, more: arms.central(world, scene.setting, rates, more))
+    return over_seeds(
+        scene, grid, lambda world, rates, more: arms.central(world, scene.setting, rates, more)
+    )
 
 
 def run_federated(
-    scene: Scene, arm: str, algorithm: AlgorithmSection, grid: Grid = FEDERATED, ranks: Sequence[int] | None = None
+    scene: Scene,
+    arm: str,
+    algorithm: AlgorithmSection,
+    grid: Grid = FEDERATED,
+    ranks: Sequence[int] | None = None,
 ) -> list[Outcome]:
     """A federation. Raises ConfigError where the pieces do not go together."""
     return over_seeds(
         scene,
         grid,
-        lambda world, rates, more: arms.federated(world, arm, algorithm, scene.setting, rates, ranks, more),
+        lambda world, rates, more: arms.federated(
+            world, arm, algorithm, scene.setting, rates, ranks, more
+        ),
     )
 
 
@@ -122,7 +143,13 @@ def federation(
     **pieces: Any,
 ) -> Job:
     """A federated arm; `pieces` are keys of [algorithm], those left out as by default."""
-    arguments = {"scene": scene, "arm": arm, "algorithm": AlgorithmSection(**pieces), "grid": grid, "ranks": ranks}
+    arguments = {
+        "scene": scene,
+        "arm": arm,
+        "algorithm": AlgorithmSection(**pieces),
+        "grid": grid,
+        "ranks": ranks,
+    }
     return Job(run_federated, arguments)
 
 

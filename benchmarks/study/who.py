@@ -1,9 +1,13 @@
-"""Question 4: who should federate? Scarce and ample data, times domains that another participant shares or that nobody does.
+"""Question 4: who should federate?
 
-Four participants of equal rank. Each has the candidates of `participant.personal` (base, local-only, shared, shared with a private adapter,
-points between local and shared) and picks one on its own validation data, by the rule that Tequio uses; all are measured on test.
+Scarce and ample data, times domains that another participant shares or that nobody does.
 
-Target: in all four cells the picked model is within 1 % of the best candidate on test, which nobody could know.
+Four participants of equal rank. Each has the candidates of `participant.personal` (base,
+local-only, shared, shared with a private adapter, points between local and shared) and picks one on
+its own validation data, by the rule that Tequio uses; all are measured on test.
+
+Target: in all four cells the picked model is within 1 % of the best candidate on test, which nobody
+could know.
 """
 
 from __future__ import annotations
@@ -48,7 +52,9 @@ SCENES = {
 
 @dataclass(frozen=True)
 class Person:
-    """One participant: validation and test loss of each candidate, which it picked, and the pooled central model's test loss."""
+    """One participant: validation and test loss of each candidate, which it picked, and the pooled
+    central model's test loss.
+    """
 
     name: str
     validation: Mapping[str, float]
@@ -68,10 +74,15 @@ def jobs(quick: bool) -> dict[str, Job]:
 
 
 def run_cell(scene: Scene) -> dict[str, Any]:
-    """The participants of each seed, and the rates. Federated and central rates are chosen in the first seed, the local one everywhere."""
+    """The participants of each seed, and the rates.
+
+    Federated and central rates are chosen in the first seed, the local one everywhere.
+    """
     seeds: list[list[Person]] = []
     rates: dict[str, float] = {}
-    federated, central = (FEDERATED[:1], CENTRAL_RATES[:1]) if scene.quick else (FEDERATED, CENTRAL_RATES)
+    federated, central = (
+        (FEDERATED[:1], CENTRAL_RATES[:1]) if scene.quick else (FEDERATED, CENTRAL_RATES)
+    )
     for seed in scene.seeds:
         world, more = scene.world(seed), 0 if seeds or scene.quick else EXTENSIONS
         world = replace(world, ranks=(RANK,) * len(scene.domains))
@@ -97,7 +108,9 @@ def _federated(world: World, setting: Setting, rate: float) -> tuple[float, Upda
     return run.state.best_loss, run.model
 
 
-def person(node: Node, shared: Update, setting: Setting, rates: Sequence[float], central: float, seed: int) -> Person:
+def person(
+    node: Node, shared: Update, setting: Setting, rates: Sequence[float], central: float, seed: int
+) -> Person:
     """Make the candidates, pick one on validation, then look at all of them on test."""
     data, steps = (node.data.train, node.data.validation), setting.rounds * setting.steps
     extra = max(1, round(PRIVATE_SHARE * steps))
@@ -107,19 +120,32 @@ def person(node: Node, shared: Update, setting: Setting, rates: Sequence[float],
     private = fit(node, shared, data, top, derive(seed, "private", node.name))
     candidates = {"base": zero(node.adapted.spec), "local": local.tail, "shared": shared}
     if private.tail.entries:
-        candidates |= {f"shared + {alpha:g} private": shared.plus(private.tail.scaled(alpha)) for alpha in ALPHAS}
+        candidates |= {
+            f"shared + {alpha:g} private": shared.plus(private.tail.scaled(alpha))
+            for alpha in ALPHAS
+        }
     for mix in MIXES:
-        candidates[f"{1 - mix:g} shared + {mix:g} local"] = shared.scaled(1 - mix).plus(local.tail.scaled(mix))
+        candidates[f"{1 - mix:g} shared + {mix:g} local"] = shared.scaled(1 - mix).plus(
+            local.tail.scaled(mix)
+        )
     evaluated = {name: score(node, model, data[1]) for name, model in candidates.items()}
-    evaluated = {name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)}
+    evaluated = {
+        name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)
+    }
     test = {name: score(node, candidates[name], node.data.test).scores().loss for name in evaluated}
     return Person(
-        node.name, {n: x.scores().loss for n, x in evaluated.items()}, test, one_error(evaluated).name, central
+        node.name,
+        {n: x.scores().loss for n, x in evaluated.items()},
+        test,
+        one_error(evaluated).name,
+        central,
     )
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
-    """Mean test losses of each cell, what was picked, and how far that is from the best candidate."""
+    """Mean test losses of each cell, what was picked, and how far that is from the best
+    candidate.
+    """
     rows, targets, figures = [], [], {}
     for cell, value in results.items():
         people = [Person(**row) for seed in value["seeds"] for row in seed]
@@ -127,14 +153,30 @@ def answer(results: Mapping[str, Any]) -> Answer:
         picked = mean(p.test[p.chosen] for p in people)
         regret = mean(regrets)
         columns = [mean(p.test[name] for p in people) for name in ("base", "local", "shared")]
-        losses = [*columns, picked, mean(p.test[p.best] for p in people), mean(p.central for p in people)]
+        losses = [
+            *columns,
+            picked,
+            mean(p.test[p.best] for p in people),
+            mean(p.central for p in people),
+        ]
         wins = sum(p.test[p.chosen] <= p.test["local"] for p in people)
         counts = Counter(p.chosen for p in people).most_common()
         words = ", ".join(f"{name} {count}" for name, count in counts)
         rows.append([cell, *(f"{loss:.3f}" for loss in losses), f"{wins} of {len(people)}", words])
         said = f"{100 * regret:.2f} % on average, {100 * max(regrets):.2f} % at most"
-        targets.append(Target(f"{cell}: the personal model is within 1 % of the best candidate", said, regret <= 0.01))
-        figures[cell] = {"regret": regret, "worst": max(regrets), "rates": value["rates"], "chosen": dict(counts)}
+        targets.append(
+            Target(
+                f"{cell}: the personal model is within 1 % of the best candidate",
+                said,
+                regret <= 0.01,
+            )
+        )
+        figures[cell] = {
+            "regret": regret,
+            "worst": max(regrets),
+            "rates": value["rates"],
+            "chosen": dict(counts),
+        }
     columns_ = [
         "cell",
         "base",
@@ -146,4 +188,6 @@ def answer(results: Mapping[str, Any]) -> Answer:
         "no worse than local",
         "picked",
     ]
-    return Answer([Table(columns_, rows)], targets, ["Mean test losses over participants and seeds."], figures)
+    return Answer(
+        [Table(columns_, rows)], targets, ["Mean test losses over participants and seeds."], figures
+    )

@@ -1,9 +1,11 @@
-"""The miniature world: eight organisations with real texts, unequal ranks, and one tiny base, built from Tequio's own pieces.
+"""The miniature world: eight organisations with real texts, unequal ranks, and one tiny base, built
+from Tequio's own pieces.
 
-Four domains are sections of the Spanish manual (1, 5, 7, 8), four are English reviews, editorials and tweets. The centre has Spanish
-manual pages of other sections and other topics of Python's manual; public slices are topics that neither base nor centre has read.
-Offline (`--quick`, tests) all of them are topics of Python's manual and the base has hardly learnt: nothing is fetched, and figures
-mean nothing.
+Four domains are sections of the Spanish manual (1, 5, 7, 8), four are English reviews, editorials
+and tweets. The centre has Spanish manual pages of other sections and other topics of Python's
+manual; public slices are topics that neither base nor centre has read. Offline (`--quick`, tests)
+all of them are topics of Python's manual and the base has hardly learnt: nothing is fetched, and
+figures mean nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ OFFLINE_STEPS = 40  # of the base
 
 @dataclass(frozen=True)
 class Size:
-    """Blocks (of 64 bytes) of one participant's splits, and of the centre's training data and each public slice."""
+    """Blocks (of 64 bytes) of one participant's splits, and of the centre's training data and each
+    public slice.
+    """
 
     train: int
     validation: int = 32
@@ -57,7 +61,9 @@ AMPLE = Size(train=800)
 
 @dataclass(frozen=True)
 class World:
-    """What arms run on. nodes: 0 is the centre, 1… the participants; ranks and domains go by participant, in that order."""
+    """What arms run on. nodes: 0 is the centre, 1… the participants; ranks and domains go by
+    participant, in that order.
+    """
 
     seed: int
     size: Size
@@ -86,9 +92,19 @@ def ranks_of(seed: int, count: int = len(DOMAINS)) -> tuple[int, ...]:
     return (RANKS[turn:] + RANKS[:turn])[:count]
 
 
-def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline: bool = False) -> World:
-    """The world of one seed. A domain named k times is dealt out among k participants. Raises DataError if texts run short."""
-    base = load_base(str(base_folder(OFFLINE_STEPS if offline else STEPS)), "causal", torch.float32, cache_folder())
+def make_world(
+    seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline: bool = False
+) -> World:
+    """The world of one seed. A domain named k times is dealt out among k participants.
+
+    Raises DataError if texts run short.
+    """
+    base = load_base(
+        str(base_folder(OFFLINE_STEPS if offline else STEPS)),
+        "causal",
+        torch.float32,
+        cache_folder(),
+    )
     adapted = AdaptedModel(base, MODULES, SCALE)
     task = Causal(base.tokenizer, LENGTH, BYTES_PER_CALL)
     texts = (offline_texts if offline else domain_texts)(set(domains))
@@ -101,23 +117,32 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline:
         nodes[index] = replace(blank, name=name, data=_encoded(task, pool, size, name))
     centre, slices = offline_public() if offline else public_texts()
     blocks = _blocks(task, _ordered(centre, seed), size.centre, "centre")
-    shown = {name: _blocks(task, _ordered(part, 0), size.public, name) for name, part in slices.items()}
+    shown = {
+        name: _blocks(task, _ordered(part, 0), size.public, name) for name, part in slices.items()
+    }
     nodes[0] = replace(blank, name="centre", data=Encoded(blocks, (), ()), slices=shown)
     return World(seed, size, adapted, nodes, tuple(domains), ranks_of(seed, len(domains)))
 
 
 def split(world: World) -> tuple[World, tuple[Node, ...]]:
-    """The world without one pair of organisations (a manual and a review, another pair in each seed), and that pair."""
+    """The world without one pair of organisations (a manual and a review, another pair in each
+    seed), and that pair.
+    """
     first = 2 * world.seed % len(world.domains)
     out = (first, first + 1)
     stay = [k for k in range(len(world.domains)) if k not in out]
     nodes = {0: world.centre} | {i: world.participants[k] for i, k in enumerate(stay, start=1)}
     domains, ranks = tuple(world.domains[k] for k in stay), tuple(world.ranks[k] for k in stay)
-    return replace(world, nodes=nodes, domains=domains, ranks=ranks), tuple(world.participants[k] for k in out)
+    return replace(world, nodes=nodes, domains=domains, ranks=ranks), tuple(
+        world.participants[k] for k in out
+    )
 
 
 def with_centre(world: World, english: bool) -> World:
-    """The world with a centre of one language: English topics of Python's manual, or Spanish manual pages."""
+    """The world with a centre of one language:
+
+    English topics of Python's manual, or Spanish manual pages.
+    """
     texts, _ = public_texts()
     topics = "\n".join(python_topics())
     chosen = [e for e in texts if (max(e.text.split("\n"), key=len) in topics) is english]
@@ -144,7 +169,10 @@ def domain_texts(names: Iterable[str]) -> dict[str, list[Example]]:
 
 
 def public_texts() -> tuple[list[Example], dict[str, list[Example]]]:
-    """(the centre's texts; slices: `english`, which the gate sees, and `unseen`, of the same kind, which it does not)."""
+    """(the centre's texts; slices:
+
+    `english`, which the gate sees, and `unseen`, of the same kind, which it does not).
+    """
     demo = manuals.prepare(cache_folder())
     if demo.centre is None:
         raise DataError("The manuals demo has no centre.", "", f"Delete the folder {demo.folder}.")
@@ -155,7 +183,12 @@ def public_texts() -> tuple[list[Example], dict[str, list[Example]]]:
 
 def offline_texts(names: Iterable[str]) -> dict[str, list[Example]]:
     """Other paragraphs of Python's manual for each name."""
-    lines = [Example(line) for page in python_topics() for line in page.split("\n\n") if len(line) > LENGTH]
+    lines = [
+        Example(line)
+        for page in python_topics()
+        for line in page.split("\n\n")
+        if len(line) > LENGTH
+    ]
     order = sorted(names)
     return {name: lines[i :: len(order)] for i, name in enumerate(order)}
 
@@ -173,7 +206,9 @@ def _read(path: Path) -> list[Example]:
 def _table(name: str) -> str:
     cache, file = cache_folder(), sentiment.SLICES[name]
     package = fetch.fetch_sdist("vaderSentiment", "3.3.2", cache)
-    inner = fetch.unpack_member(package, sentiment.INNER, cache / "unpacked" / "hutto_ICWSM_2014.tar.gz")
+    inner = fetch.unpack_member(
+        package, sentiment.INNER, cache / "unpacked" / "hutto_ICWSM_2014.tar.gz"
+    )
     path = fetch.unpack_member(inner, f"hutto_ICWSM_2014/{file}", cache / "unpacked" / file)
     return path.read_text(encoding="utf-8")
 
@@ -181,15 +216,24 @@ def _table(name: str) -> str:
 def _ordered(texts: Iterable[Example], seed: int) -> list[Example]:
     """Different texts, in an order of this seed."""
     by_hash = {content_hash(e): e for e in texts if e.text.strip()}
-    return [by_hash[key] for key in sorted(by_hash, key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())]
+    return [
+        by_hash[key]
+        for key in sorted(
+            by_hash, key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest()
+        )
+    ]
 
 
 def _encoded(task: Causal, pool: Sequence[Example], size: Size, who: str) -> Encoded:
-    """Splits by content: a text is in the same one for every seed; a seed decides which texts are taken."""
+    """Splits by content: a text is in the same one for every seed; a seed decides which texts are
+    taken.
+    """
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     for example in pool:
         place = int(content_hash(example)[:16], 16) / 2**64
-        parts["test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"].append(example)
+        parts[
+            "test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"
+        ].append(example)
     blocks = [_blocks(task, parts[name], getattr(size, name), f"{who}, {name}") for name in parts]
     return Encoded(blocks[0], blocks[1], blocks[2])
 
@@ -204,5 +248,7 @@ def _blocks(task: Causal, texts: Sequence[Example], count: int, who: str) -> lis
     items, _ = task.encode(texts[:enough], who)
     full = [item for item in items if len(item.ids) == task.max_tokens]
     if len(full) < count:
-        raise DataError(f"{who}: {len(full)} blocks of text,", f"{count} are needed.", "Ask for a smaller Size.")
+        raise DataError(
+            f"{who}: {len(full)} blocks of text,", f"{count} are needed.", "Ask for a smaller Size."
+        )
     return full[:count]

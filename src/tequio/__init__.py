@@ -1,10 +1,10 @@
-"""Tequio: fine-tune one open transformer together, each with the hardware they have. Its names are the Python API.
+"""Tequio: fine-tune one open transformer together, each with the hardware they have.
+
+Its names are the Python API.
 
 Layers, from the top: cli, api, report, app, runtimes | config, coordinator | participant,
 ledger | measure | planning, algorithms | trust, core.
 """
-
-from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

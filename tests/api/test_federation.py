@@ -1,4 +1,6 @@
-"""A federation from a file or a dict: its settings are checked in the words for the file, and data become ordinary files."""
+"""A federation from a file or a dict: its settings are checked in the words for the file, and data
+become ordinary files.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,31 @@ def code(error: TequioError) -> str:
 
 def test_a_dict_and_a_file_give_the_same(make_federation: Any) -> None:
     path = make_federation()
-    one, other = tequio.load_federation(path), tequio.load_federation(tequio.load_federation(path).table)
+    one, other = (
+        tequio.load_federation(path),
+        tequio.load_federation(tequio.load_federation(path).table),
+    )
     assert one.settings == load_federation(path)
-    assert stored(other.settings) | {"participants": []} == stored(one.settings) | {"participants": []}
+    assert stored(other.settings) | {"participants": []} == stored(one.settings) | {
+        "participants": []
+    }
     assert (one.name, one.seed, one.participants) == ("small", 7, ["site0", "site1"])
 
 
-def test_settings_are_replaced_and_the_first_federation_stays(api_settings: dict[str, Any], api_people: Any) -> None:
+def test_settings_are_replaced_and_the_first_federation_stays(
+    api_settings: dict[str, Any], api_people: Any
+) -> None:
     first = tequio.load_federation(api_settings, api_people)
-    other = first.with_settings({"train.rounds": 9, "task.max_tokens": 8}, seed=3, train={"batch_size": 4})
+    other = first.with_settings(
+        {"train.rounds": 9, "task.max_tokens": 8}, seed=3, train={"batch_size": 4}
+    )
     assert (other.settings.train.rounds, other.settings.train.batch_size, other.seed) == (9, 4, 3)
     assert other.settings.train.learning_rate == 5e-3
     assert (first.settings.train.rounds, first.seed) == (2, 0)
-    assert other.with_settings({"train.rounds": None}).settings.train.rounds == type(first.settings.train)().rounds
+    assert (
+        other.with_settings({"train.rounds": None}).settings.train.rounds
+        == type(first.settings.train)().rounds
+    )
     preset = first.with_settings({"algorithm.preset": "fedprox"})
     assert preset.settings.local.terms["fedprox"] > 0
     with pytest.raises(AttributeError):
@@ -55,7 +69,9 @@ def test_settings_are_replaced_and_the_first_federation_stays(api_settings: dict
         ({"seed": -1}, "seed"),
     ],
 )
-def test_a_wrong_setting_is_refused_as_in_the_file(make_federation: Any, changes: dict[str, Any], words: str) -> None:
+def test_a_wrong_setting_is_refused_as_in_the_file(
+    make_federation: Any, changes: dict[str, Any], words: str
+) -> None:
     path = make_federation(folder="right")
     (key, value), *_ = changes.items()
     with pytest.raises(ConfigError, match=words) as caught:
@@ -85,7 +101,10 @@ def test_the_kinds_of_rows(api_settings: dict[str, Any]) -> None:
     for rows in (pairs, wanted, made(), pyarrow.Table.from_pylist(wanted)):
         assert lines(tequio.load_federation(api_settings, {"north": rows}), "north") == wanted
     writing = {**api_settings, "task": {"kind": "causal"}}
-    assert lines(tequio.load_federation(writing, {"a": ["one", "two"]}), "a") == [{"text": "one"}, {"text": "two"}]
+    assert lines(tequio.load_federation(writing, {"a": ["one", "two"]}), "a") == [
+        {"text": "one"},
+        {"text": "two"},
+    ]
     asked = tequio.load_federation(writing, {"a": [("why?", "so")]})
     assert lines(asked, "a") == [{"prompt": "why?", "response": "so"}]
 
@@ -106,12 +125,20 @@ def test_a_dataset_with_the_names_of_its_classes(api_settings: dict[str, Any]) -
     parts = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)})
     wanted = [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}, {"text": "c"}]
     assert lines(tequio.load_federation(api_settings, {"north": parts["train"]}), "north") == wanted
-    assert lines(tequio.load_federation(api_settings, {"north": parts}), "north", "train.jsonl") == wanted
+    assert (
+        lines(tequio.load_federation(api_settings, {"north": parts}), "north", "train.jsonl")
+        == wanted
+    )
 
 
-def test_tables_of_the_participants_own_file(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+def test_tables_of_the_participants_own_file(
+    api_settings: dict[str, Any], api_people: Any, tmp_path: Path
+) -> None:
     given: dict[str, Any] = {
-        "north": {"data": {"train": api_people["north"], "max_train": 9}, "hardware": {"max_rank": 4}}
+        "north": {
+            "data": {"train": api_people["north"], "max_train": 9},
+            "hardware": {"max_rank": 4},
+        }
     }
     given |= {"south": tmp_path / "south.csv"}
     federation = tequio.load_federation(api_settings, given)
@@ -122,8 +149,12 @@ def test_tables_of_the_participants_own_file(api_settings: dict[str, Any], api_p
     assert f'path = "{tmp_path}/south.csv"' in texts["inputs/participants/south.toml"]
     written = load_federation(federation.write(tmp_path / "run"))
     files = [entry.file for entry in written.participants]
-    assert files == [tmp_path / "run" / "inputs" / "participants" / f"{name}.toml" for name in given]
-    assert stored(written) | {"participants": []} == stored(federation.settings) | {"participants": []}
+    assert files == [
+        tmp_path / "run" / "inputs" / "participants" / f"{name}.toml" for name in given
+    ]
+    assert stored(written) | {"participants": []} == stored(federation.settings) | {
+        "participants": []
+    }
 
 
 @pytest.mark.parametrize(
@@ -147,6 +178,8 @@ def test_rows_that_cannot_be_used_are_named_and_not_shown(
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_name_is_checked_before_it_names_a_file(api_settings: dict[str, Any], api_people: Any) -> None:
+def test_a_name_is_checked_before_it_names_a_file(
+    api_settings: dict[str, Any], api_people: Any
+) -> None:
     with pytest.raises(ConfigError, match="name"):
         tequio.load_federation(api_settings, {"../north": api_people["north"]})

@@ -1,4 +1,6 @@
-"""What `import tequio` costs and offers: no torch, at most fifteen names, each typed and found when it is first used."""
+"""What `import tequio` costs and offers: no torch, at most fifteen names, each typed and found when
+it is first used.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_settings_need_no_torch() -> None:
-    names = "load_federation, open_run, verify, export, run, sweep, start, forecast, adapt, Run, Rows"
+    names = (
+        "load_federation, open_run, verify, export, run, sweep, start, forecast, adapt, Run, Rows"
+    )
     assert "torch" not in imported(f"from tequio import {names}")
 
 

@@ -1,4 +1,6 @@
-"""A run from Python: what it writes, what it returns, how it is followed, stopped, continued and refused."""
+"""A run from Python: what it writes, what it returns, how it is followed, stopped, continued and
+refused.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,13 @@ def test_a_run_is_a_mapping_with_the_reports_own_figures(done: tequio.Run) -> No
         assert one.verdict == reported[name]["verdict"]
     rows = done.rows()
     assert [row["participant"] for row in rows] == ["north", "south"]
-    assert {"base_accuracy", "local_accuracy", "shared_accuracy", "personal_accuracy", "gain"} <= set(rows.columns)
+    assert {
+        "base_accuracy",
+        "local_accuracy",
+        "shared_accuracy",
+        "personal_accuracy",
+        "gain",
+    } <= set(rows.columns)
     assert done.report().read_text("utf-8").startswith("<!doctype html>")
     assert tequio.verify(done)["ok"]
     assert tequio.open_run(done.folder) == done
@@ -60,7 +68,12 @@ def test_what_came_from_python_is_ordinary_files_for_their_owner(done: tequio.Ru
     inputs = done.folder / "inputs"
     found = sorted(str(file.relative_to(inputs)) for file in inputs.rglob("*") if file.is_file())
     private = ["participants/data/north/data.jsonl", "participants/data/south/data.jsonl"]
-    assert found == ["federation.toml", *private, "participants/north.toml", "participants/south.toml"]
+    assert found == [
+        "federation.toml",
+        *private,
+        "participants/north.toml",
+        "participants/south.toml",
+    ]
     for name in found[1:]:
         assert stat.S_IMODE((inputs / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((inputs / "participants").stat().st_mode) == 0o700

@@ -1,4 +1,6 @@
-"""What else Python offers: sweeps, own metrics and losses, newcomers, forecasts, and the first hour in one call."""
+"""What else Python offers: sweeps, own metrics and losses, newcomers, forecasts, and the first hour
+in one call.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Recall:
 
     def __call__(self, answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> float:
         found = [
-            bool(one["label"] == self.label) for one, label in zip(answers, labels, strict=True) if label == self.label
+            bool(one["label"] == self.label)
+            for one, label in zip(answers, labels, strict=True)
+            if label == self.label
         ]
         return sum(found) / len(found)
 
@@ -68,9 +72,13 @@ def code(error: TequioError) -> str:
     return error.reason.code
 
 
-def test_a_sweep_gives_rows_and_repeats_nothing(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+def test_a_sweep_gives_rows_and_repeats_nothing(
+    api_settings: dict[str, Any], api_people: Any, tmp_path: Path
+) -> None:
     federation = tequio.load_federation(api_settings, api_people).with_settings({"train.rounds": 1})
-    rows = tequio.sweep(federation, {"train.learning_rate": [1e-3, 5e-3]}, tmp_path, metrics=[accuracy])
+    rows = tequio.sweep(
+        federation, {"train.learning_rate": [1e-3, 5e-3]}, tmp_path, metrics=[accuracy]
+    )
     assert [(row["train.learning_rate"], row["participant"]) for row in rows] == [
         (1e-3, "north"),
         (1e-3, "south"),
@@ -79,9 +87,15 @@ def test_a_sweep_gives_rows_and_repeats_nothing(api_settings: dict[str, Any], ap
     ]
     for row in rows:
         assert row["accuracy"] == pytest.approx(row["personal_accuracy"])
-        (rate,) = {tequio.load_federation(Path(row["run"]) / "inputs/federation.toml").settings.train.learning_rate}
+        (rate,) = {
+            tequio.load_federation(
+                Path(row["run"]) / "inputs/federation.toml"
+            ).settings.train.learning_rate
+        }
         assert rate == row["train.learning_rate"]
-    stamps = {folder: (folder / "ledger.sqlite").stat().st_mtime_ns for folder in tmp_path.iterdir()}
+    stamps = {
+        folder: (folder / "ledger.sqlite").stat().st_mtime_ns for folder in tmp_path.iterdir()
+    }
     assert len(stamps) == 2
     larger = tequio.sweep(federation, {"train.learning_rate": [5e-3, 1e-3, 1e-2]}, tmp_path)
     assert len(larger) == 6
@@ -91,14 +105,22 @@ def test_a_sweep_gives_rows_and_repeats_nothing(api_settings: dict[str, Any], ap
     assert not (tmp_path / "none").exists()
 
 
-def test_own_metrics_on_the_runs_own_test_data(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+def test_own_metrics_on_the_runs_own_test_data(
+    api_settings: dict[str, Any], api_people: Any, tmp_path: Path
+) -> None:
     run = tequio.run(tequio.load_federation(api_settings, api_people), tmp_path / "run")
     rows = run.evaluate(accuracy, Recall("good"))
     reported = {row["name"]: row["test"] for row in run.summary["participants"]}
-    assert [(row["participant"], row["model"]) for row in rows][:2] == [("north", "personal"), ("north", "shared")]
+    assert [(row["participant"], row["model"]) for row in rows][:2] == [
+        ("north", "personal"),
+        ("north", "shared"),
+    ]
     for row in rows:
         found = reported[row["participant"]][row["model"]]
-        assert (row["accuracy"], row["texts"]) == (pytest.approx(found["accuracy"]), found["examples"])
+        assert (row["accuracy"], row["texts"]) == (
+            pytest.approx(found["accuracy"]),
+            found["examples"],
+        )
         assert 0.0 <= row["recall"] <= 1.0
     refused: dict[str, list[Any]] = {
         "metric-name-taken": [accuracy, accuracy],
@@ -152,7 +174,9 @@ def test_an_own_loss_changes_training_and_resumes_only_with_itself(
     assert code(busy.value) == "loss-name-taken"
 
 
-def test_a_newcomer_from_rows(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+def test_a_newcomer_from_rows(
+    api_settings: dict[str, Any], api_people: Any, tmp_path: Path
+) -> None:
     run = tequio.run(tequio.load_federation(api_settings, api_people), tmp_path / "run")
     rows = [(row["text"], row["label"]) for row in sentences(50, 9)]
     adapted = tequio.adapt(run, "west", tmp_path / "west", data=rows)
@@ -162,7 +186,9 @@ def test_a_newcomer_from_rows(api_settings: dict[str, Any], api_people: Any, tmp
     assert (tmp_path / "west" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_a_forecast_has_a_row_per_participant(api_settings: dict[str, Any], api_people: Any) -> None:
+def test_a_forecast_has_a_row_per_participant(
+    api_settings: dict[str, Any], api_people: Any
+) -> None:
     rows = tequio.forecast(tequio.load_federation(api_settings, api_people), machine="L4")
     assert [row["participant"] for row in rows] == ["north", "south"]
     assert all(row["seconds"] > 0 and row["joules"] > 0 and row["machine"] == "L4" for row in rows)
@@ -170,10 +196,15 @@ def test_a_forecast_has_a_row_per_participant(api_settings: dict[str, Any], api_
 
 
 @pytest.mark.parametrize("from_files", [False, True])
-def test_start_goes_from_data_to_models(api_people: Any, tiny_bert: Path, tmp_path: Path, from_files: bool) -> None:
+def test_start_goes_from_data_to_models(
+    api_people: Any, tiny_bert: Path, tmp_path: Path, from_files: bool
+) -> None:
     data: Any = api_people
     if from_files:
-        data = [write_jsonl(tmp_path / f"{name}.jsonl", sentences(60, i)) for i, name in enumerate(api_people)]
+        data = [
+            write_jsonl(tmp_path / f"{name}.jsonl", sentences(60, i))
+            for i, name in enumerate(api_people)
+        ]
     run = tequio.start(data, tmp_path / "mine", base=str(tiny_bert), rounds=1)
     assert run.finished
     assert [*run] == ["north", "south"]

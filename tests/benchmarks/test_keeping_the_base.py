@@ -1,4 +1,6 @@
-"""What the study of keeping does to a shared change after training, how it joins public snippets, and how it sums up."""
+"""What the study of keeping does to a shared change after training, how it joins public snippets,
+and how it sums up.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def test_a_change_without_the_leading_directions_does_nothing_to_such_inputs() -
 
 
 def test_pulls_shrink_what_public_text_uses_and_leave_the_rest() -> None:
-    """Mean eigenvalue 2: along 4 the factor is 1/(1 + 2γ), along 0 it is 1. Against own inputs: c_own / (c_own + γ·c_public)."""
+    """Mean eigenvalue 2: along 4 the factor is 1/(1 + 2γ), along 0 it is 1.
+
+    Against own inputs: c_own / (c_own + γ·c_public).
+    """
     assert torch.allclose(pull(gram(4.0, 0.0), 0.5), torch.diag(torch.tensor([0.5, 1.0])))
     found = pull_against(gram(3.0, 3.0), gram(1.0, 0.0), 1.0)
     assert torch.allclose(found, torch.diag(torch.tensor([0.75, 1.0])), atol=1e-3)
@@ -59,7 +64,10 @@ def test_snippets_of_one_text_are_joined() -> None:
 
 
 def test_the_summary_counts_a_target_only_where_gain_and_price_meet_it() -> None:
-    """Of a fall of 1: 95 % at +.1 % meets it, 100 % at +2 % and 80 % at no price do not. `world` stands beside the mean."""
+    """Of a fall of 1: 95 % at +.1 % meets it, 100 % at +2 % and 80 % at no price do not.
+
+    `world` stands beside the mean.
+    """
     points = {
         "base": {"own": 3.0, "kl": 0.0, "price": {"code": 2.0, "world": 1.0}},
         "1": {"own": 2.0, "kl": 0.3, "price": {"code": 2.04, "world": 0.5}},

@@ -1,4 +1,6 @@
-"""The arithmetic of the questions on newcomers and forgetting, and attackers at work in the offline world."""
+"""The arithmetic of the questions on newcomers and forgetting, and attackers at work in the offline
+world.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study.attackers import TARGET, TRIGGER, Flipped, Noisy, attacker, backdoor, permuted, planted
+from benchmarks.study.attackers import (
+    TARGET,
+    TRIGGER,
+    Flipped,
+    Noisy,
+    attacker,
+    backdoor,
+    permuted,
+    planted,
+)
 from benchmarks.study.forgetting import allowed
 from benchmarks.study.newcomer import area, saved
 from benchmarks.study.scenes import TINY, Scene
@@ -20,8 +31,12 @@ from tequio.participant.text_tasks import Causal, token_ids
 
 
 def test_examples_saved_are_read_off_the_curves() -> None:
-    """Local reaches 2.0 with 64. The other is at 2.2 with 16 and 1.8 with 64: halfway in log k, 32, so twice fewer.
-    With 2.0 at k = 0 none is needed; with 1.9 already at 16, sixteen are counted; never under 2.1: not reached."""
+    """Local reaches 2.0 with 64.
+
+    The other is at 2.2 with 16 and 1.8 with 64: halfway in log k, 32, so twice fewer.
+    With 2.0 at k = 0 none is needed; with 1.9 already at 16, sixteen are counted; never under 2.1:
+    not reached.
+    """
     local = {0: 3.0, 16: 2.5, 64: 2.0}
     assert math.isclose(saved(local, {0: 2.6, 16: 2.2, 64: 1.8}, 64), 2.0)
     assert saved(local, {0: 2.0, 16: 2.0, 64: 2.0}, 64) == math.inf
@@ -35,9 +50,12 @@ def test_the_area_is_the_mean_of_trapezoids() -> None:
 
 
 def test_the_best_point_within_a_budget_is_taken() -> None:
-    """Harm 0, 1 %, 4 % and 20 %: at 5 % the second and third may be taken, and the second is better on validation."""
+    """Harm 0, 1 %, 4 % and 20 %: at 5 % the second and third may be taken, and the second is better
+    on validation.
+    """
     points = [
-        {"english": 1.0 + harm, "validation": loss} for harm, loss in ((0.0, 3.0), (0.01, 2.0), (0.04, 2.5), (0.2, 1.0))
+        {"english": 1.0 + harm, "validation": loss}
+        for harm, loss in ((0.0, 3.0), (0.01, 2.0), (0.04, 2.5), (0.2, 1.0))
     ]
     assert [allowed(points, budget) for budget in (0.0, 0.05, 0.2)] == [0, 1, 3]
 
@@ -114,6 +132,8 @@ def test_a_pair_stays_out_and_the_rest_keep_their_ranks(world: World) -> None:
     """Seed 0 leaves out domains 0 and 1."""
     rest, pair = split(world)
     assert [node.name for node in pair] == [node.name for node in world.participants[:2]]
-    assert [node.name for node in rest.participants] == [node.name for node in world.participants[2:]]
+    assert [node.name for node in rest.participants] == [
+        node.name for node in world.participants[2:]
+    ]
     assert rest.ranks == world.ranks[2:]
     assert sorted(rest.nodes) == list(range(7))

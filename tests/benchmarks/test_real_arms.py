@@ -39,7 +39,12 @@ def stored(folder: Path, arm: str, seed: int, rate: float, validation: float, te
     """Write a result as a study keeps it."""
     path = folder / "mine" / f"{arm}, seed {seed}, rate {rate:g}.json"
     path.parent.mkdir(exist_ok=True)
-    row = {"validation": validation, "test": {"a": test, "b": test}, "right": {"a": 0.5, "b": 0.7}, "rate": rate}
+    row = {
+        "validation": validation,
+        "test": {"a": test, "b": test},
+        "right": {"a": 0.5, "b": 0.7},
+        "rate": rate,
+    }
     path.write_text(json.dumps(row | {"bytes_up": 1e6, "bytes_down": 2e6, "joules": 500.0}))
 
 
@@ -48,7 +53,9 @@ def never(setup: RunSetup, rate: float) -> Made:
 
 
 def test_rate_and_member_are_chosen_on_validation_in_the_first_seed(tmp_path: Path) -> None:
-    """Arm y at rate 2 has the least validation loss, though the largest test loss: .9 against .6, and .66 against .6."""
+    """Arm y at rate 2 has the least validation loss, though the largest test loss: .9 against .6,
+    and .66 against .6.
+    """
     for arm, rate, validation, test in (
         ("x", 1.0, 0.7, 0.5),
         ("x", 2.0, 0.6, 0.5),
@@ -68,7 +75,8 @@ def test_rate_and_member_are_chosen_on_validation_in_the_first_seed(tmp_path: Pa
     assert over(found["both"], found["plain"]) == pytest.approx([50.0, 10.0])
     shown = table(found, "plain").splitlines()[-1]
     assert (
-        "| both | y | 2 (edge) | 0.5000 | 0.7800 | +30.0 (+10.0 to +50.0) | 60.0 (60.0 to 60.0) | 1.00, 2.00 |" in shown
+        "| both | y | 2 (edge) | 0.5000 | 0.7800 | +30.0 (+10.0 to +50.0) | 60.0 (60.0 to 60.0) | "
+        "1.00, 2.00 |" in shown
     )
 
 
@@ -82,7 +90,9 @@ def test_newton_schulz_makes_singular_values_of_about_one() -> None:
 
 def parameters() -> list[nn.Parameter]:
     """Two layers' factors, A and B of each, then weight and bias of a head."""
-    return [nn.Parameter(torch.ones(shape)) for shape in ((2, 5), (4, 2), (2, 5), (4, 2), (3, 4), (3,))]
+    return [
+        nn.Parameter(torch.ones(shape)) for shape in ((2, 5), (4, 2), (2, 5), (4, 2), (3, 4), (3,))
+    ]
 
 
 def moved(optimizer: torch.optim.Optimizer, ps: list[nn.Parameter]) -> list[bool]:
@@ -103,7 +113,9 @@ def test_factors_take_turns_and_the_head_moves_in_every_step() -> None:
 
 
 def test_a_step_of_muon_has_the_size_of_its_rate() -> None:
-    """Root mean square of a 2 × 5 step with singular values of about 1: rate · .2 · √5 · √(2/10) = .2 · rate."""
+    """Root mean square of a 2 × 5 step with singular values of about 1: rate · .2 · √5 · √(2/10) =
+    .2 · rate.
+    """
     ps = parameters()
     optimizer = Muon(ps, rate=0.1)
     optimizer.param_groups[0]["lr"] = 0.1
@@ -115,7 +127,13 @@ def test_a_step_of_muon_has_the_size_of_its_rate() -> None:
 
 def test_noise_has_the_asked_length_on_every_coordinate() -> None:
     torch.manual_seed(0)
-    change = Update({"m": Factored(b=torch.randn(40, 2), a=torch.randn(2, 40)), "n": Dense(torch.randn(40, 40))}, "s")
+    change = Update(
+        {
+            "m": Factored(b=torch.randn(40, 2), a=torch.randn(2, 40)),
+            "n": Dense(torch.randn(40, 40)),
+        },
+        "s",
+    )
     _, step = Noised(Sgd(), 3.0, seed=1).apply(Sgd().init("s"), change)
     noise = step.minus(change)
     assert noise.norm() == pytest.approx(3.0 * change.norm(), rel=1e-4)
@@ -137,7 +155,9 @@ def setup(make_federation: Maker) -> RunSetup:
     ("form", "share"),
     [({}, 1.0), ({"share": 0.7, "steps": 0.5}, 0.5), ({"steps": 0.5, "first": 1}, 0.5)],
 )
-def test_a_hybrid_counts_the_participants_tokens_alone(setup: RunSetup, form: dict[str, Any], share: float) -> None:
+def test_a_hybrid_counts_the_participants_tokens_alone(
+    setup: RunSetup, form: dict[str, Any], share: float
+) -> None:
     whole = measured(setup, played(setup, setup.run_spec))
     found = measured(setup, hybrid(**form)(setup, 5e-3))
     assert found["tokens"] == pytest.approx(share * whole["tokens"], rel=0.1)
@@ -170,7 +190,10 @@ def test_the_attacker_adds_triggered_copies_and_its_updates_are_long(setup: RunS
     norms = {row["name"]: row["norm"] for row in made.records[0]["train"]}
     assert norms.pop(node.name) > 2.0 * max(norms.values())
     assert made.more["attacker"] == node.name
-    assert all(0.0 <= made.more[key] <= 1.0 for key in ("success", "refused", "probe trigger", "probe ranked"))
+    assert all(
+        0.0 <= made.more[key] <= 1.0
+        for key in ("success", "refused", "probe trigger", "probe ranked")
+    )
 
 
 def test_words_by_the_gradient_turn_more_answers_than_most_words(setup: RunSetup) -> None:

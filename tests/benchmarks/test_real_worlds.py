@@ -1,4 +1,6 @@
-"""The study's real worlds, offline: labels and parsing on lines made up here, splits, and the written federation."""
+"""The study's real worlds, offline: labels and parsing on lines made up here, splits, and the
+written federation.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.study.worlds import clinics, excavators, hospitals, manual_languages, schools, tabular
+from benchmarks.study.worlds import (
+    clinics,
+    excavators,
+    hospitals,
+    manual_languages,
+    schools,
+    tabular,
+)
 from benchmarks.study.worlds.__main__ import main, summary
 from benchmarks.study.worlds.catalogue import WORLDS, make_world, write
 from benchmarks.study.worlds.types import RealWorld, cut, deal, halves, one_label, set_aside
@@ -57,7 +66,9 @@ def test_no_text_is_in_two_places_and_a_seed_makes_another_world() -> None:
     assert max(keys.values()) == 1
     assert len(keys) == sum(len(rows) for rows in world.places().values()) == 40 + 129
     assert world == tiny(0)
-    assert {s.text for s in world.participants["one"].test} != {s.text for s in tiny(1).participants["one"].test}
+    assert {s.text for s in world.participants["one"].test} != {
+        s.text for s in tiny(1).participants["one"].test
+    }
 
 
 def test_a_small_site_gives_no_more_than_its_shares() -> None:
@@ -68,7 +79,10 @@ def test_a_small_site_gives_no_more_than_its_shares() -> None:
 
 def test_a_text_with_two_labels_is_left_out_and_one_of_two_places_stays_in_the_first() -> None:
     both, shared = Sample("a leaking hose", "hydraulics"), Sample("the horn is dead", "electrical")
-    places = {"small": [both, shared], "large": [Sample("A leaking hose!", "engine"), shared, *texts(1)]}
+    places = {
+        "small": [both, shared],
+        "large": [Sample("A leaking hose!", "engine"), shared, *texts(1)],
+    }
     rows, lost = one_label(places)
     assert rows == {"small": [shared], "large": texts(1)}
     assert lost == {"small": 1, "large": 2}
@@ -112,7 +126,10 @@ def test_functional_locations_are_grouped(location: str, label: str | None) -> N
 
 
 def test_work_orders_are_read_by_machine() -> None:
-    table = "Asset,OriginalShorttext,FuncLocation\nA,Lamp  is out,LIGHTS\nB,whole thing,MACHINE\nE,hose burst,HYDRAULIC HOSES\n"
+    table = (
+        "Asset,OriginalShorttext,FuncLocation\nA,Lamp  is out,LIGHTS\nB,whole "
+        "thing,MACHINE\nE,hose burst,HYDRAULIC HOSES\n"
+    )
     places = excavators.read(table)
     assert {name: rows for name, rows in places.items() if rows} == {
         "excavator-a": [Sample("Lamp is out", "electrical")],
@@ -134,20 +151,28 @@ def test_wordings_are_read_by_chapter() -> None:
     assert not any(pools.values())
 
 
-CONTROL = "Package: p\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: p\n"
+CONTROL = (
+    "Package: p\nVersion: 1\nArchitecture: all\nMaintainer: nobody "
+    "<n@example.org>\nDescription: p\n"
+)
 
 
 def wordnet() -> dict[str, str]:
-    """Return a noun file and an adjective file of the format of WordNet: two topics, and three that belong to them."""
+    """Return a noun file and an adjective file of the format of WordNet: two topics, and three that
+    belong to them.
+    """
     nouns = [
         "  1 a line of the licence",
-        "00000001 09 n 02 physics 0 natural_philosophy 0 000 | the science of matter and of its motion  ",
+        "00000001 09 n 02 physics 0 natural_philosophy 0 000 | the science of matter and of its "
+        "motion  ",
         "00000002 09 n 01 falconry 0 000 | hunting with birds of prey  ",
-        "00000003 09 n 01 recoil 0 002 @ 00000009 n 0000 ;c 00000001 n 0000 | (physics) the backward motion of what throws  ",
+        "00000003 09 n 01 recoil 0 002 @ 00000009 n 0000 ;c 00000001 n 0000 | (physics) the "
+        "backward motion of what throws  ",
         "00000004 09 n 01 jess 0 001 ;c 00000002 n 0000 | a short strap on the leg of a hawk  ",
     ]
     adjectives = [
-        '00000005 00 s 01 inert 0 001 ;c 00000001 n 0000 | having no power of its own to move; "inert matter"  '
+        "00000005 00 s 01 inert 0 001 ;c 00000001 n 0000 | having no power of its own to move; "
+        '"inert matter"  '
     ]
     return {"x/data.noun": "\n".join(nouns), "x/data.adj": "\n".join(adjectives)}
 
@@ -163,11 +188,17 @@ def test_definitions_go_by_their_topic_and_do_not_name_it() -> None:
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here")
 def test_files_of_a_debian_package_are_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
-    for file, text in {"DEBIAN/control": CONTROL, "usr/a.txt": "einé\n", "usr/b.txt": "other"}.items():
+    for file, text in {
+        "DEBIAN/control": CONTROL,
+        "usr/a.txt": "einé\n",
+        "usr/b.txt": "other",
+    }.items():
         (tmp_path / "p" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "p" / file).write_text(text, encoding="utf-8")
     package = tmp_path / "p.deb"
-    subprocess.run(["dpkg-deb", "--build", tmp_path / "p", package], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "--build", tmp_path / "p", package], check=True, capture_output=True
+    )
     assert debian_files(package, ["usr/a.txt"]) == {"usr/a.txt": "einé\n"}
     with refused(DataError, "package-changed", file="usr/c.txt"):
         debian_files(package, ["usr/a.txt", "usr/c.txt"])
@@ -209,7 +240,10 @@ def test_a_table_is_learnt_and_what_is_missing_speaks() -> None:
     plain = rows([1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0, 14.0], [False] * 4 + [True] * 4)
     gaps = rows([nan, nan, 5.0, 5.0], [True, True, False, False])
     scores = tabular.compare(
-        {name: dict.fromkeys(("train", "validation", "test"), part) for name, part in (("p", plain), ("g", gaps))}
+        {
+            name: dict.fromkeys(("train", "validation", "test"), part)
+            for name, part in (("p", plain), ("g", gaps))
+        }
     )
     assert (scores["p"].local, scores["g"].local, scores["g"].majority) == (1.0, 1.0, 0.5)
     assert scores["p"].pooled >= 0.75
@@ -217,7 +251,11 @@ def test_a_table_is_learnt_and_what_is_missing_speaks() -> None:
 
 
 def test_a_heart_rate_of_zero_is_missing_and_an_age_is_not() -> None:
-    assert hospitals.cleaned({"thalch": "0", "oldpeak": "0", "cp": "x"}) == {"thalch": "", "oldpeak": "0", "cp": "x"}
+    assert hospitals.cleaned({"thalch": "0", "oldpeak": "0", "cp": "x"}) == {
+        "thalch": "",
+        "oldpeak": "0",
+        "cp": "x",
+    }
 
 
 def test_a_world_is_written_as_a_federation(tmp_path: Path) -> None:
@@ -225,12 +263,19 @@ def test_a_world_is_written_as_a_federation(tmp_path: Path) -> None:
     changes: dict[str, dict[str, Any]] = {"train": {"rounds": 2}}
     path = write(world, tmp_path / "w", tmp_path / "model", {"max_test": 5}, changes)
     config = load_federation(path)
-    assert (config.name, config.seed, config.train.rounds, config.train.batch_size) == ("world-tiny", 3, 2, 8)
+    assert (config.name, config.seed, config.train.rounds, config.train.batch_size) == (
+        "world-tiny",
+        3,
+        2,
+        8,
+    )
     assert list(config.task.label_names()) == ["a", "b"]
     participant = load_participant(tmp_path / "w/participants/two.toml")
     assert (participant.hardware.max_rank, participant.data.max_test) == (2, 5)
     lines = Path(str(participant.data.test)).read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["text"] for line in lines] == [s.text for s in world.participants["two"].test]
+    assert [json.loads(line)["text"] for line in lines] == [
+        s.text for s in world.participants["two"].test
+    ]
     assert config.centre is not None
     assert {Path(p) for p in config.gate.slices.values()} == {tmp_path / "w/slices/public.jsonl"}
     assert "unseen" not in path.read_text(encoding="utf-8")

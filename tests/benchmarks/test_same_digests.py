@@ -38,7 +38,9 @@ def test_a_run_equals_its_repetition_alone(make_federation: Any, tmp_path: Path)
     assert "different" in lines[0]
 
 
-def test_a_missing_round_and_another_state_are_reported(make_federation: Any, tmp_path: Path) -> None:
+def test_a_missing_round_and_another_state_are_reported(
+    make_federation: Any, tmp_path: Path
+) -> None:
     start(load_federation(make_federation(participants=1)), tmp_path / "run", False)
     whole = read_digests(tmp_path / "run" / "ledger.sqlite")
     short = type(whole)(

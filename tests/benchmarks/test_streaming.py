@@ -6,7 +6,8 @@ from benchmarks.scale import measured_separately
 
 
 def test_streamed_updates_are_added_up_in_the_memory_of_one() -> None:
-    """40 MiB in entries of 1 MiB from 5, the first last: the sum is 1, an entry 1/40; the rest, under 1, is not tensors.
+    """40 MiB in entries of 1 MiB from 5, the first last: the sum is 1, an entry 1/40; the rest,
+    under 1, is not tensors.
 
     Whole updates that wait for the first are 4, and the sum comes on top.
     """

@@ -28,11 +28,19 @@ def bowl(best: float) -> Any:
 
 def test_a_search_ends_inside_its_grid() -> None:
     found = search((1.0, 2.0, 4.0), bowl(2.0))
-    assert (found.rate, found.value, found.at_edge, sorted(found.tried)) == (2.0, "at 2", False, [1.0, 2.0, 4.0])
+    assert (found.rate, found.value, found.at_edge, sorted(found.tried)) == (
+        2.0,
+        "at 2",
+        False,
+        [1.0, 2.0, 4.0],
+    )
 
 
 def test_a_search_goes_on_beyond_its_end_until_the_best_lies_inside() -> None:
-    """Best at 16, grid to 4: 8, 16 and 32 are tried, and 32 is worse. At 64 three more are not enough."""
+    """Best at 16, grid to 4: 8, 16 and 32 are tried, and 32 is worse.
+
+    At 64 three more are not enough.
+    """
     found = search((1.0, 2.0, 4.0), bowl(16.0))
     assert (found.rate, found.at_edge, max(found.tried)) == (16.0, False, 32.0)
     found = search((1.0, 2.0, 4.0), bowl(64.0))
@@ -51,7 +59,10 @@ def outcome(*losses: float) -> Outcome:
 
 
 def test_the_share_of_a_gap_and_benefits_on_numbers() -> None:
-    """From mean 3 to mean 1, an arm at mean 1.5 has closed 1.5 of 2. (2 − 1)/2 = .5 and (4 − 5)/4 = −.25."""
+    """From mean 3 to mean 1, an arm at mean 1.5 has closed 1.5 of 2.
+
+    (2 − 1)/2 = .5 and (4 − 5)/4 = −.25.
+    """
     assert closed(outcome(2.0, 4.0), outcome(1.0, 1.0), outcome(1.0, 2.0)) == 0.75
     assert math.isnan(closed(outcome(1.0), outcome(1.0), outcome(0.5)))
     assert benefits(outcome(2.0, 4.0), outcome(1.0, 5.0)) == {"a": 0.5, "b": -0.25}
@@ -87,14 +98,20 @@ def test_results_are_retained_by_what_was_asked(tmp_path: Path) -> None:
 
 def test_equal_arms_of_two_questions_are_one_job() -> None:
     scene = Scene()
-    first, second = federation(scene, "ours"), federation(Scene(domains=DOMAINS), "ours", weights="norm_equalised")
+    first, second = (
+        federation(scene, "ours"),
+        federation(Scene(domains=DOMAINS), "ours", weights="norm_equalised"),
+    )
     assert first.key() == second.key()
     assert first.key() != federation(Scene(setting=Setting(rounds=20)), "ours").key()
     assert plain(scene)["seeds"] == [0, 1, 2]
 
 
 def test_a_page_says_what_was_missed() -> None:
-    answer = Answer([Table(["a", "b"], [["1", "2"]])], [Target("more", "less", False), Target("any", "some", True)])
+    answer = Answer(
+        [Table(["a", "b"], [["1", "2"]])],
+        [Target("more", "less", False), Target("any", "some", True)],
+    )
     page = markdown("q", "why?", answer, 90.0, quick=True)
     assert "| a | b |\n| --- | --- |\n| 1 | 2 |" in page
     assert "- **missed**: more: less\n- met: any: some" in page
@@ -107,7 +124,11 @@ def test_a_picture_stands_alone_and_places_points_by_powers_of_ten() -> None:
     root = ElementTree.fromstring(svg)
     line = root.find("{http://www.w3.org/2000/svg}polyline")
     assert line is not None
-    assert [float(point.split(",")[0]) for point in line.attrib["points"].split()] == [56.0, 278.0, 500.0]
+    assert [float(point.split(",")[0]) for point in line.attrib["points"].split()] == [
+        56.0,
+        278.0,
+        500.0,
+    ]
     assert "&lt;a&gt;: 1.000" in svg
 
 

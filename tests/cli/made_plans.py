@@ -1,4 +1,6 @@
-"""Plans that nobody made, and outcomes of runs that never happened: each sentence of `tequio plan` is in one of them."""
+"""Plans that nobody made, and outcomes of runs that never happened: each sentence of `tequio plan`
+is in one of them.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,18 @@ def reason(code: str, **facts: Any) -> dict[str, Any]:
 def row(name: str, machine: str = "this machine", rank: int = 4, **more: Any) -> dict[str, Any]:
     """Of a participant or the centre."""
     spent = {"train": 40.0, "evaluate": 5.0, "network": 1.0, "personal": 6000.0}
-    ranks = [{"kind": reason("plan-rank", rank=r), "need": r * GIB, "have": 8 * GIB, "fits": r < 8} for r in (4, 8)]
+    ranks = [
+        {"kind": reason("plan-rank", rank=r), "need": r * GIB, "have": 8 * GIB, "fits": r < 8}
+        for r in (4, 8)
+    ]
     return {
         "name": name,
         "machine": machine,
         "rank": rank,
-        "memory": [*ranks, {"kind": reason("plan-full"), "need": 9 * GIB, "have": 8 * GIB, "fits": False}],
+        "memory": [
+            *ranks,
+            {"kind": reason("plan-full"), "need": 9 * GIB, "have": 8 * GIB, "fits": False},
+        ],
         "seconds": spent | {"work": 6045.0, "total": 6046.0},
         "joules": 36_000.0,
         "grams": None,
@@ -32,16 +40,33 @@ def row(name: str, machine: str = "this machine", rank: int = 4, **more: Any) ->
     } | more
 
 
-def way(key: str, where: str, best: bool = False, of_all: bool = False, **more: Any) -> dict[str, Any]:
+def way(
+    key: str, where: str, best: bool = False, of_all: bool = False, **more: Any
+) -> dict[str, Any]:
     """One way to do it."""
-    spent = {"quality": 120.0, "seconds": 300.0, "joules": 7.2e6, "grams": 3.5, "money": {"USD": 1.5}}
+    spent = {
+        "quality": 120.0,
+        "seconds": 300.0,
+        "joules": 7.2e6,
+        "grams": 3.5,
+        "money": {"USD": 1.5},
+    }
     return {"key": key, "where": where, "best": best, "best_of_all": of_all} | spent | more
 
 
-def limit(who: str | None, key: str, rounds: float | None, whole: float | None, unit: str) -> dict[str, Any]:
+def limit(
+    who: str | None, key: str, rounds: float | None, whole: float | None, unit: str
+) -> dict[str, Any]:
     """A budget of 2 units, of which the rounds take so much, and all."""
     ratios = [None if value is None else value / 2 for value in (rounds, whole)]
-    return {"who": who, "key": key, "limit": 2.0, "unit": unit, "rounds": rounds, "whole": whole} | {
+    return {
+        "who": who,
+        "key": key,
+        "limit": 2.0,
+        "unit": unit,
+        "rounds": rounds,
+        "whole": whole,
+    } | {
         "ratio": ratios[0],
         "whole_ratio": ratios[1],
     }
@@ -78,7 +103,10 @@ LEAST: dict[str, Any] = {
     "limits": [reason(code) for code in LIMITS],
 }
 MOST: dict[str, Any] = LEAST | {
-    "participants": [row("Oaxaca", rank=8, grams=12.3), row("Puebla", "L4", money={"MXN": 3.0, "EUR": 0.2})],
+    "participants": [
+        row("Oaxaca", rank=8, grams=12.3),
+        row("Puebla", "L4", money={"MXN": 3.0, "EUR": 0.2}),
+    ],
     "centre": row("centre"),
     "card_memory": GIB,
     "private": {"Oaxaca": ["carbon", "money", "own-budget"]},
@@ -99,7 +127,14 @@ MOST: dict[str, Any] = LEAST | {
     ],
     "axes": ["quality", "seconds", "grams", "money"],
     "break_even": [
-        {"device": "L4", "rent": 0.5, "buy": 2500.0, "hours": 5000.0, "runs": 70.0, "unsure": ["rent", "buy"]},
+        {
+            "device": "L4",
+            "rent": 0.5,
+            "buy": 2500.0,
+            "hours": 5000.0,
+            "runs": 70.0,
+            "unsure": ["rent", "buy"],
+        },
         {"device": "T4", "rent": 0.4, "buy": 900.0, "hours": 2250.0, "runs": None, "unsure": []},
         {"device": "H200", "rent": 4.0, "buy": 29000.0, "hours": None, "runs": None, "unsure": []},
     ],
@@ -119,11 +154,20 @@ MOST: dict[str, Any] = LEAST | {
 PLANS = {"least": LEAST, "most": MOST}
 
 
-def outcome(name: str, machine: str = "this machine", alike: bool = True, cut: bool = False) -> dict[str, Any]:
+def outcome(
+    name: str, machine: str = "this machine", alike: bool = True, cut: bool = False
+) -> dict[str, Any]:
     """Forecast and measured of one."""
     spent = {"train": 40.0, "evaluate": 5.0, "personal": 60.0, "work": 105.0}
     both = {"predicted": spent, "measured": {key: 1.5 * value for key, value in spent.items()}}
-    return {"name": name, "machine": machine, "alike": alike, "cut": cut, "ratio": 1.5, "joules_ratio": 1.2} | both
+    return {
+        "name": name,
+        "machine": machine,
+        "alike": alike,
+        "cut": cut,
+        "ratio": 1.5,
+        "joules_ratio": 1.2,
+    } | both
 
 
 NONE = {"predicted": None, "measured": None, "ratio": None}
@@ -140,7 +184,10 @@ LEARNT: dict[str, Any] = {
     "not_learnt": [],
 }
 UNLEARNT: dict[str, Any] = LEARNT | {
-    "participants": [outcome("Oaxaca", alike=False, cut=True), outcome("Puebla", "L4", alike=False)],
+    "participants": [
+        outcome("Oaxaca", alike=False, cut=True),
+        outcome("Puebla", "L4", alike=False),
+    ],
     "ratio": None,
     "joules_ratio": None,
     "memory": SOME,

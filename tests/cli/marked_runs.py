@@ -1,4 +1,6 @@
-"""Runs in which every private text bears a marker: how they are refused, and that it comes out nowhere."""
+"""Runs in which every private text bears a marker: how they are refused, and that it comes out
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def site(federation: Path, number: int = 0) -> Path:
 
 
 def said(error: TequioError) -> str:
-    """The message as people and as programs get it, after checking that it says what to do and leaks nothing."""
+    """The message as people and as programs get it, after checking that it says what to do and
+    leaks nothing.
+    """
     text = str(error) + json.dumps(error.as_dict())
     assert MARKER not in text
     return text

@@ -1,4 +1,6 @@
-"""Bad data, configuration and bases: each error names the thing, says what to do, and shows no text of anybody."""
+"""Bad data, configuration and bases: each error names the thing, says what to do, and shows no text
+of anybody.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def _missing(f: Path) -> None:
 
 
 def _other_column(f: Path) -> None:
-    put(site(f), [{"txet": r["text"], "more": r["text"], "label": r["label"]} for r in rows_of(site(f))])
+    put(
+        site(f),
+        [{"txet": r["text"], "more": r["text"], "label": r["label"]} for r in rows_of(site(f))],
+    )
 
 
 def _empty(f: Path) -> None:
@@ -48,7 +53,9 @@ def _unknown_label(f: Path) -> None:
 
 
 def _not_utf8(f: Path) -> None:
-    site(f).write_bytes(site(f).read_bytes() + b'{"text": "caf\x8d ' + MARK + b'", "label": "good"}\n')
+    site(f).write_bytes(
+        site(f).read_bytes() + b'{"text": "caf\x8d ' + MARK + b'", "label": "good"}\n'
+    )
 
 
 def _cut_off(f: Path) -> None:
@@ -68,7 +75,9 @@ DATA = [
 
 
 @pytest.mark.parametrize(("damage", "expected"), DATA, ids=[d.__name__ for d, _ in DATA])
-def test_data_that_cannot_be_used(marked: Any, damage: Callable[[Path], None], expected: list[str]) -> None:
+def test_data_that_cannot_be_used(
+    marked: Any, damage: Callable[[Path], None], expected: list[str]
+) -> None:
     path = marked()
     damage(path)
     refused(path, DataError, *expected)
@@ -76,7 +85,10 @@ def test_data_that_cannot_be_used(marked: Any, damage: Callable[[Path], None], e
 
 def test_responses_that_fill_max_tokens_leave_nothing_to_learn(marked: Any) -> None:
     path = marked(kind="causal")
-    put(site(path), [{"prompt": r["text"], "response": f"{MARKER} " * 20} for r in rows_of(site(path))])
+    put(
+        site(path),
+        [{"prompt": r["text"], "response": f"{MARKER} " * 20} for r in rows_of(site(path))],
+    )
     refused(path, DataError, "pairs-too-long", '"who": "site0"', '"tokens": 16')
 
 
@@ -87,9 +99,19 @@ def test_an_unknown_key_offers_the_nearest_in_both_files(marked: Any) -> None:
     path = marked()
     own = path.parent / "participants" / "site1.toml"
     own.write_text(own.read_text().replace("max_rank", "max_ranks"))
-    refused(path, ConfigError, "site1.toml", "unknown key 'hardware.max_ranks', did you mean 'max_rank'?")
+    refused(
+        path,
+        ConfigError,
+        "site1.toml",
+        "unknown key 'hardware.max_ranks', did you mean 'max_rank'?",
+    )
     path.write_text(path.read_text().replace("batch_size", "batchsize"))
-    refused(path, ConfigError, "federation.toml", "unknown key 'train.batchsize', did you mean 'batch_size'?")
+    refused(
+        path,
+        ConfigError,
+        "federation.toml",
+        "unknown key 'train.batchsize', did you mean 'batch_size'?",
+    )
 
 
 def test_a_rate_that_no_float_can_follow(marked: Any) -> None:
@@ -107,12 +129,21 @@ def test_a_participant_file_that_is_not_there(marked: Any) -> None:
 def test_modules_that_the_base_does_not_have(marked: Any) -> None:
     path = marked(adapter={"modules": ["query", "q_proj"]})
     refused(
-        path, BaseModelError, "modules-unknown", '"missing": ["q_proj"], "names": ["dense", "key", "query", "value"]'
+        path,
+        BaseModelError,
+        "modules-unknown",
+        '"missing": ["q_proj"], "names": ["dense", "key", "query", "value"]',
     )
 
 
 def test_more_tokens_than_the_base_has_positions(marked: Any) -> None:
-    refused(marked(task={"max_tokens": 65}), ConfigError, "max-tokens-too-large", '"tokens": 65', '"most": 64')
+    refused(
+        marked(task={"max_tokens": 65}),
+        ConfigError,
+        "max-tokens-too-large",
+        '"tokens": 65',
+        '"most": 64',
+    )
 
 
 # the base model
@@ -171,7 +202,11 @@ def _truncated(file: Path) -> None:
 
 
 def _without_a_layer(file: Path) -> None:
-    save_file({k: v for k, v in load_file(file).items() if ".layer.1." not in k}, file, metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in load_file(file).items() if ".layer.1." not in k},
+        file,
+        metadata={"format": "pt"},
+    )
 
 
 def _with_nan(file: Path) -> None:
@@ -201,7 +236,11 @@ def test_too_little_memory_is_said_before_any_weight_is_read(marked: Any, tiny_b
     own = path.parent / "participants" / "site0.toml"
     own.write_text(own.read_text().replace("[hardware]\n", "[hardware]\nmemory_gib = 0.001\n"))
     error = refused(
-        path, ResourceError, "Participant site0 needs about", "has 0.00 GiB", "The sum in GiB: runtime 0.50"
+        path,
+        ResourceError,
+        "Participant site0 needs about",
+        "has 0.00 GiB",
+        "The sum in GiB: runtime 0.50",
     )
     assert "base weights" in error.why
     assert error.fix

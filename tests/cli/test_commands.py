@@ -19,7 +19,9 @@ COMMANDS = ["init", "run", "demo", "report", "verify", "predict", "export", "ada
 def tequio(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tequio.cli.main", *map(str, arguments)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,13 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert shown.returncode == 0
     for command in COMMANDS:
         assert command in shown.stdout
-    code = "import sys, tequio.cli.main; print([m for m in ('torch','transformers','numpy') if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, tequio.cli.main; print([m for m in ('torch','transformers','numpy') if m "
+        "in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert loaded.stdout.strip() == "[]"
 
 
@@ -48,8 +55,12 @@ def test_version_is_the_packages() -> None:
     assert json.loads(tequio("version", "--json").stdout) == {"version": package.__version__}
 
 
-@pytest.mark.parametrize("words", [("run",), ("predict", "run", "shared"), ("run", "--jsn"), ("frob",)])
-def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [("run",), ("predict", "run", "shared"), ("run", "--jsn"), ("frob",)]
+)
+def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(
+    words: tuple[str, ...],
+) -> None:
     found = tequio(*words, "--json")
     error = json.loads(found.stdout)
     assert found.returncode == 2
@@ -58,7 +69,9 @@ def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(words: tu
     assert "--help" in error["fix"]
 
 
-def test_how_a_run_would_be_computed_is_said_without_running(make_federation: Any, tmp_path: Path) -> None:
+def test_how_a_run_would_be_computed_is_said_without_running(
+    make_federation: Any, tmp_path: Path
+) -> None:
     path = make_federation(participants=2)
     said = tequio("run", path, "--explain-speed", "--threads", "1", "--json")
     assert said.returncode == 0, said.stderr
@@ -67,14 +80,19 @@ def test_how_a_run_would_be_computed_is_said_without_running(make_federation: An
     assert found["bases"][0]["dtype"] == "float32"
     assert "Tequio's own for bert" in found["bases"][0]["path"]
     assert not (path.parent / "runs").exists()
-    assert "Tequio's own for bert" in tequio("run", path, "--explain-speed").stdout.replace("\n", " ")
+    assert "Tequio's own for bert" in tequio("run", path, "--explain-speed").stdout.replace(
+        "\n", " "
+    )
     assert tequio("run", "--resume", tmp_path, "--explain-speed").returncode == 2
 
 
 def test_lock_step_is_said_in_words(make_federation: Any) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "[train] lockstep = 3: 2 participants at a time make their steps together."),
-        ({"local": {"terms": {"fedprox": 0.1}}}, "[train] lockstep = 3 has no effect: [local] adds"),
+        (
+            {"local": {"terms": {"fedprox": 0.1}}},
+            "[train] lockstep = 3 has no effect: [local] adds",
+        ),
     ]
     for keys, said in cases:
         path = make_federation(train={"lockstep": 3}, folder="local" if keys else "plain", **keys)
@@ -103,15 +121,27 @@ def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     assert "holds a run already" in again.stderr
 
     spanish = tequio("report", out, "--lang", "es", "--json")
-    assert Path(json.loads(spanish.stdout)["report"]).read_text(encoding="utf-8").count('lang="es"') >= 1
+    assert (
+        Path(json.loads(spanish.stdout)["report"]).read_text(encoding="utf-8").count('lang="es"')
+        >= 1
+    )
 
-    said = json.loads(tequio("predict", out, "site0", "the nurse was very kind today", "--json").stdout)
+    said = json.loads(
+        tequio("predict", out, "site0", "the nurse was very kind today", "--json").stdout
+    )
     row = said["predictions"][0]
     assert row["label"] in ("good", "bad")
     assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
     texts = tmp_path / "texts.txt"
     texts.write_text("the pump was broken\n\nmy seat was clean\n", encoding="utf-8")
-    assert len(json.loads(tequio("predict", out, "shared", "--file", texts, "--json").stdout)["predictions"]) == 3
+    assert (
+        len(
+            json.loads(tequio("predict", out, "shared", "--file", texts, "--json").stdout)[
+                "predictions"
+            ]
+        )
+        == 3
+    )
     assert "the text is empty" in tequio("predict", out, "site0", " ").stderr
     nobody = tequio("predict", out, "site9", "text")
     assert nobody.returncode == 8
@@ -136,13 +166,25 @@ def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_resumable_run_and_says_so(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=2, train={"rounds": 60, "max_steps": 20, "patience": 60})
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "tequio.cli.main", "run", str(path), "--out", str(out), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tequio.cli.main",
+        "run",
+        str(path),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is born deaf to Ctrl-C
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job is born deaf to Ctrl-C
     )
     deadline = time.monotonic() + 400
     while not (out / "ledger.sqlite").exists() and time.monotonic() < deadline:

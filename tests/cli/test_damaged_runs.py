@@ -1,4 +1,6 @@
-"""A finished run and one that was cut off, with their files damaged or changed: noticed, named and not built upon."""
+"""A finished run and one that was cut off, with their files damaged or changed: noticed, named and
+not built upon.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def finished(marked: Any, tmp_path: Path) -> tuple[Path, Path]:
         path = marked(rows=60)
         put(
             site(path),
-            [{**r, "text": r["text"] + " the" * (20 if i < 7 else 0)} for i, r in enumerate(rows_of(site(path)))],
+            [
+                {**r, "text": r["text"] + " the" * (20 if i < 7 else 0)}
+                for i, r in enumerate(rows_of(site(path)))
+            ],
         )
         put(site(path, 1), [{**r, "label": "good"} for r in rows_of(site(path, 1))])
         start(load_federation(path), path.parent / "run", True)
@@ -102,7 +107,9 @@ def flip_in_record(run: Path, seq: int) -> None:
 
 
 @pytest.mark.parametrize("seq", [0, 1])
-def test_a_damaged_ledger_is_noticed_and_not_built_upon(halted: tuple[Path, Path], seq: int) -> None:
+def test_a_damaged_ledger_is_noticed_and_not_built_upon(
+    halted: tuple[Path, Path], seq: int
+) -> None:
     _, run = halted
     flip_in_record(run, seq)
     with pytest.raises(LedgerCorrupt, match=f"ledger.sqlite, record {seq}: ") as caught:
@@ -125,7 +132,9 @@ def test_a_ledger_that_is_no_database(halted: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("damage", ["a byte", "the end", "all", "gone"])
-def test_a_damaged_model_file_is_named_and_not_used(finished: tuple[Path, Path], damage: str) -> None:
+def test_a_damaged_model_file_is_named_and_not_used(
+    finished: tuple[Path, Path], damage: str
+) -> None:
     _, run = finished
     victim = run / "participants" / "site0" / "personal.safetensors"
     raw = victim.read_bytes()
@@ -161,23 +170,34 @@ def changed(file: Path, content: bytes) -> Iterator[None]:
 def test_data_that_changed_since_the_run_began(halted: tuple[Path, Path]) -> None:
     path, run = halted
     rows = rows_of(site(path, 1))
-    rows[0] = {**rows[0], "text": rows[0]["text"].replace(MARKER, f"other {MARKER}")}  # the counts stay
+    rows[0] = {
+        **rows[0],
+        "text": rows[0]["text"].replace(MARKER, f"other {MARKER}"),
+    }  # the counts stay
     swapped = "".join(json.dumps(r) + "\n" for r in rows).encode()
     with changed(site(path, 1), swapped), pytest.raises(RunError) as caught:
         resume(run)
     assert "the data of participant site1" in said(caught.value)
     assert "site0" not in str(caught.value)
     public = path.parent / "public" / "slice.jsonl"
-    with changed(public, public.read_bytes().replace(b"the", b"my")), pytest.raises(RunError) as caught:
+    with (
+        changed(public, public.read_bytes().replace(b"the", b"my")),
+        pytest.raises(RunError) as caught,
+    ):
         resume(run)
     assert "the public data of slice public" in said(caught.value)
     centre = path.parent / "public" / "centre.jsonl"
-    with changed(centre, centre.read_bytes().replace(b"the", b"my")), pytest.raises(RunError) as caught:
+    with (
+        changed(centre, centre.read_bytes().replace(b"the", b"my")),
+        pytest.raises(RunError) as caught,
+    ):
         resume(run)
     assert "the public data of centre" in said(caught.value)
 
 
-def test_resume_needs_the_participants_files_but_not_the_federations(halted: tuple[Path, Path]) -> None:
+def test_resume_needs_the_participants_files_but_not_the_federations(
+    halted: tuple[Path, Path],
+) -> None:
     path, run = halted
     own = path.parent / "participants" / "site1.toml"
     text = path.read_text()

@@ -1,4 +1,6 @@
-"""The default demo on its real data and real model, cut short: fetch, two rounds, personal models, report, verify, export, PEFT."""
+"""The default demo on its real data and real model, cut short: fetch, two rounds, personal models,
+report, verify, export, PEFT.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def short_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a short sentiment demo."""
     root = tmp_path_factory.mktemp("demo")
     try:
-        path, provenance = write_demo("sentiment", root, limits={"max_train": 24, "max_validation": 12, "max_test": 20})
+        path, provenance = write_demo(
+            "sentiment", root, limits={"max_train": 24, "max_validation": 12, "max_test": 20}
+        )
     except DataError as error:
         pytest.skip(f"the demo's data cannot be fetched here: {error}")
     text = path.read_text(encoding="utf-8")
@@ -38,7 +42,9 @@ def short_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 7, 99])
-def test_more_participants_than_a_demo_has_are_refused(short_demo: Path, tmp_path: Path, asked: int) -> None:
+def test_more_participants_than_a_demo_has_are_refused(
+    short_demo: Path, tmp_path: Path, asked: int
+) -> None:
     assert short_demo.exists(), "so that its data are here"
     with refused(ConfigError, "demo-participants", asked=asked, most=6):
         write_demo("sentiment", tmp_path, participants=asked)
@@ -57,21 +63,31 @@ def test_the_demo_goes_through_on_real_data(short_demo: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks transformers
-def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(short_demo: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft asks transformers
+def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(
+    short_demo: Path, tmp_path: Path
+) -> None:
     """Float32, within 1e-4 of logits of size 10; measured 2e-5 on one machine."""
     from peft import PeftModel
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    texts = ["@united my flight was cancelled and nobody told us", "thank you for the kind crew today"]
+    texts = [
+        "@united my flight was cancelled and nobody told us",
+        "thank you for the kind crew today",
+    ]
     ours = predict_texts(short_demo, "united", texts, 1)
     written = export_models(short_demo, "united", tmp_path / "out", merged=False, rank=None)
     folder = Path(written[0]["adapter"])
     base = Path(open_models(short_demo, "united")[0].config.base.model).expanduser()
     model: Any = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(folder))
     tokenizer = AutoTokenizer.from_pretrained(base)
-    head, recipe = load_file(folder / "head.safetensors"), json.loads((folder / "head.json").read_text())
+    head, recipe = (
+        load_file(folder / "head.safetensors"),
+        json.loads((folder / "head.json").read_text()),
+    )
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
         hidden = model(**batch).last_hidden_state
@@ -79,7 +95,9 @@ def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(short_demo: Path,
         pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
         logits = 10 * pooled @ head["head.weight"].T + head["head.bias"]
     theirs = torch.softmax(logits, 1)
-    expected = torch.tensor([[row["probabilities"][label] for label in recipe["labels"]] for row in ours])
+    expected = torch.tensor(
+        [[row["probabilities"][label] for label in recipe["labels"]] for row in ours]
+    )
     torch.testing.assert_close(theirs, expected, atol=1e-4, rtol=1e-3)
 
 

@@ -1,4 +1,6 @@
-"""Runs that fail on the way: folders and disks that cannot be written, and training that diverges."""
+"""Runs that fail on the way: folders and disks that cannot be written, and training that
+diverges.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_a_folder_that_cannot_be_written(marked: Any, where: str) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[Callable[[], None]]:
-    """A real limit of the system on the size of files, from the call of what it yields to the end of the block."""
+    """A real limit of the system on the size of files, from the call of what it yields to the end
+    of the block.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -48,13 +52,22 @@ def largest_file(size: int) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize(
     ("stage", "size", "name"),
-    [("rounds", 4096, "ledger.sqlite"), ("general", 100, "ledger.sqlite"), ("personal", 100, "accounts.jsonl")],
+    [
+        ("rounds", 4096, "ledger.sqlite"),
+        ("general", 100, "ledger.sqlite"),
+        ("personal", 100, "accounts.jsonl"),
+    ],
 )
-def test_a_full_disk_names_the_file_and_the_run_goes_on_later(marked: Any, stage: str, size: int, name: str) -> None:
+def test_a_full_disk_names_the_file_and_the_run_goes_on_later(
+    marked: Any, stage: str, size: int, name: str
+) -> None:
     path = marked(rows=40)
     out, unbroken = path.parent / "run", path.parent / "unbroken"
     expected = start(load_federation(path), unbroken, False).end
-    with largest_file(size) as full, pytest.raises(ResourceError, match=r"The disk (or quota )?is full") as caught:
+    with (
+        largest_file(size) as full,
+        pytest.raises(ResourceError, match=r"The disk (or quota )?is full") as caught,
+    ):
         start(load_federation(path), out, False, watch=lambda s, *_: full() if s == stage else None)
     text = said(caught.value)
     assert name in text
@@ -80,7 +93,9 @@ def test_all_diverge_names_each(marked: Any) -> None:
 
 def test_a_personal_rate_that_diverges_is_given_up_and_named(marked: Any) -> None:
     rates = {"local_rates": [1e3, 5e-3], "private_rates": [1e3], "private_epochs": 8.0}
-    path = marked(rows=40, train={"rounds": 1, "local_epochs": 8.0, "max_steps": 20}, personal=rates)
+    path = marked(
+        rows=40, train={"rounds": 1, "local_epochs": 8.0, "max_steps": 20}, personal=rates
+    )
     out = path.parent / "run"
     start(load_federation(path), out, False)
     with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
@@ -106,7 +121,10 @@ def test_one_participant_with_nan_fails_and_the_others_go_on(marked: Any) -> Non
         model.embeddings.word_embeddings.weight[word] = float("nan")
     state, opening = open_state(w.run_spec, Embedded(w.nodes))
     assert list(opening["validation"]) == ["site1", "site2"]
-    assert opening["not_evaluated"]["site0"] == {"code": "loss-not-finite", "facts": {"loss": "nan"}}
+    assert opening["not_evaluated"]["site0"] == {
+        "code": "loss-not-finite",
+        "facts": {"loss": "nan"},
+    }
     after, body = run_round(state, w.run_spec, Embedded(w.nodes))
     failed = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [(a["name"], a["status"]) for a in failed] == [("site0", "failed")]

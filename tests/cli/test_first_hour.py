@@ -1,4 +1,6 @@
-"""`tequio start`, `data look`, `doctor` and `--version` as a user types them, on three small tables and a tiny real model."""
+"""`tequio start`, `data look`, `doctor` and `--version` as a user types them, on three small tables
+and a tiny real model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ def tequio(*arguments: str | Path, cwd: Path, answer: str = "") -> subprocess.Co
     command = [sys.executable, "-m", "tequio.cli.main", *map(str, arguments)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment, input=answer
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=cwd,
+        env=environment,
+        input=answer,
     )
 
 
@@ -35,12 +44,16 @@ def tables(tmp_path: Path) -> list[Path]:
         with path.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, delimiter=";" if number else ",")
             writer.writerow(["message", "kind"])
-            writer.writerows((f"{row['text']} {MARKER}", row["label"]) for row in sentences(60, number))
+            writer.writerows(
+                (f"{row['text']} {MARKER}", row["label"]) for row in sentences(60, number)
+            )
         paths.append(path)
     return paths
 
 
-def test_from_three_tables_to_a_prediction_in_one_command(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
+def test_from_three_tables_to_a_prediction_in_one_command(
+    tables: list[Path], tmp_path: Path, tiny_bert: Path
+) -> None:
     done = tequio("start", *tables, "--yes", "--rounds", "1", "--base", tiny_bert, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert MARKER not in done.stdout + done.stderr
@@ -61,12 +74,28 @@ def test_with_json_nothing_is_asked_and_nothing_written_without_yes(
     facts = json.loads(done.stdout)
     assert facts["started"] is False
     assert facts["proposal"]["participants"] == ["norte", "sur", "valle"]
-    assert {p["name"]: p["rows"] for p in facts["found"]["participants"]} == {"norte": 60, "sur": 60, "valle": 60}
+    assert {p["name"]: p["rows"] for p in facts["found"]["participants"]} == {
+        "norte": 60,
+        "sur": 60,
+        "valle": 60,
+    }
     assert not (tmp_path / "my-federation").exists()
-    prepared = tequio("start", *tables, "--base", tiny_bert, "--json", "--yes", "--prepare", cwd=tmp_path)
+    prepared = tequio(
+        "start", *tables, "--base", tiny_bert, "--json", "--yes", "--prepare", cwd=tmp_path
+    )
     assert Path(tmp_path, json.loads(prepared.stdout)["federation"]).is_file()
     run = tequio(
-        "start", *tables, "--base", tiny_bert, "--json", "--yes", "--rounds", "1", "--out", "other", cwd=tmp_path
+        "start",
+        *tables,
+        "--base",
+        tiny_bert,
+        "--json",
+        "--yes",
+        "--rounds",
+        "1",
+        "--out",
+        "other",
+        cwd=tmp_path,
     )
     ended = json.loads(run.stdout)
     assert ended["started"] is True
@@ -79,12 +108,16 @@ def test_it_asks_once_and_no_means_no(tables: list[Path], tmp_path: Path, tiny_b
     assert done.returncode == 1
     assert done.stdout.count("Write these files and run?") == 1
     assert not (tmp_path / "my-federation").exists()
-    asked = tequio("start", *tables[:2], "--base", tiny_bert, "--prepare", cwd=tmp_path, answer="y\n")
+    asked = tequio(
+        "start", *tables[:2], "--base", tiny_bert, "--prepare", cwd=tmp_path, answer="y\n"
+    )
     assert asked.returncode == 0, asked.stderr
     assert (tmp_path / "my-federation" / "participants" / "norte.toml").is_file()
 
 
-def test_one_file_is_enough_and_its_meaning_is_said(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
+def test_one_file_is_enough_and_its_meaning_is_said(
+    tables: list[Path], tmp_path: Path, tiny_bert: Path
+) -> None:
     done = tequio("start", tables[0], "--base", tiny_bert, "--yes", "--rounds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "A federation of one is only local training" in done.stdout
@@ -96,7 +129,10 @@ def test_one_file_is_enough_and_its_meaning_is_said(tables: list[Path], tmp_path
         (None, "there is no such file"),
         (b"", "empty"),
         (b"\x00\x01\x02\x03" * 99, "nulls.csv"),
-        (b"text,label\n" + b"".join(b"word %d,%s\n" % (n, b"yes") for n in range(30)), "the same value in all 30 rows"),
+        (
+            b"text,label\n" + b"".join(b"word %d,%s\n" % (n, b"yes") for n in range(30)),
+            "the same value in all 30 rows",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", [("start",), ("data", "look")])
@@ -128,14 +164,18 @@ def test_a_mistake_is_reported_without_torch(tables: list[Path], tmp_path: Path)
     assert done.stdout.strip() == "[]"
 
 
-def test_looking_prints_no_text_unless_it_is_asked_for(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
+def test_looking_prints_no_text_unless_it_is_asked_for(
+    tables: list[Path], tmp_path: Path, tiny_bert: Path
+) -> None:
     shown = tequio("data", "look", *tables, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert MARKER not in shown.stdout
     assert "text = column 'message', label = column 'kind'" in shown.stdout
     asked = tequio("data", "look", tables[0], "--show", "2", cwd=tmp_path)
     assert asked.stdout.count(MARKER) == 2
-    facts = json.loads(tequio("data", "look", tables[0], "--base", tiny_bert, "--json", cwd=tmp_path).stdout)
+    facts = json.loads(
+        tequio("data", "look", tables[0], "--base", tiny_bert, "--json", cwd=tmp_path).stdout
+    )
     assert MARKER not in json.dumps(facts)
     (person,) = facts["participants"]
     assert person["tokens"] == {"texts": 60, "median": 7, "longest": 7}
@@ -155,9 +195,13 @@ def test_the_doctor_fails_where_the_cache_cannot_be_written(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     command = [sys.executable, "-m", "tequio.cli.main", "doctor", "--json"]
     environment = {**os.environ, "TEQUIO_CACHE": str(tmp_path / "file" / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
     assert done.returncode == 5
-    assert [check["name"] for check in json.loads(done.stdout)["checks"] if check["status"] == "fail"] == ["cache"]
+    assert [
+        check["name"] for check in json.loads(done.stdout)["checks"] if check["status"] == "fail"
+    ] == ["cache"]
 
 
 def test_the_version_is_an_option_too(tmp_path: Path) -> None:

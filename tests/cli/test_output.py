@@ -1,4 +1,6 @@
-"""A table loses nothing: in a pipe it is as wide as it is, on a narrow terminal it comes in parts."""
+"""A table loses nothing: in a pipe it is as wide as it is, on a narrow terminal it comes in
+parts.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ def wide() -> Table:
     return table
 
 
-@pytest.mark.parametrize(("terminal", "width"), [(False, 40), (False, 140), (True, 40), (True, 80), (True, 200)])
+@pytest.mark.parametrize(
+    ("terminal", "width"), [(False, 40), (False, 140), (True, 40), (True, 80), (True, 200)]
+)
 def test_no_cell_is_cut(terminal: bool, width: int) -> None:
     stream = StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=width, soft_wrap=True, color_system=None)
+    console = Console(
+        file=stream, force_terminal=terminal, width=width, soft_wrap=True, color_system=None
+    )
     output.table(wide(), console)
     said = stream.getvalue()
     assert "…" not in said
@@ -59,4 +65,10 @@ def test_parts_repeat_what_tells_the_rows_separate() -> None:
         rows.add_row("all together", of, "a long forecast", f"a long budget of {of}")
     output.table(rows, Console(file=stream, force_terminal=True, width=50, color_system=None))
     (line,) = [line for line in stream.getvalue().splitlines() if "a long budget of time" in line]
-    assert [cell.strip() for cell in line.split("│")] == ["", "all together", "time", "a long budget of time", ""]
+    assert [cell.strip() for cell in line.split("│")] == [
+        "",
+        "all together",
+        "time",
+        "a long budget of time",
+        "",
+    ]

@@ -1,4 +1,6 @@
-"""A terminal or a log without UTF-8, a missing home folder, brackets in paths: nothing ends in a traceback, and exit codes stay."""
+"""A terminal or a log without UTF-8, a missing home folder, brackets in paths: nothing ends in a
+traceback, and exit codes stay.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def tequio(
     *words: str | Path, variables: Mapping[str, str] = MappingProxyType({}), given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, **variables}
-    return subprocess.run([*MAIN, *map(str, words)], input=given, capture_output=True, timeout=300, env=environment)
+    return subprocess.run(
+        [*MAIN, *map(str, words)], input=given, capture_output=True, timeout=300, env=environment
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
@@ -46,9 +50,17 @@ def test_whatever_is_printed_can_be_shown(encoding: str) -> None:
     assert "Cuánto…".encode("ascii", NAME) == b"Cuanto..."
 
 
-@pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize(
+    "variables", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}]
+)
 def test_light_commands_in_such_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
-    for words in (["--help"], ["run", "--help"], ["carbon", "countries"], ["version"], ["init", tmp_path / "ñandú €"]):
+    for words in (
+        ["--help"],
+        ["run", "--help"],
+        ["carbon", "countries"],
+        ["version"],
+        ["init", tmp_path / "ñandú €"],
+    ):
         shown = tequio(*words, variables=variables)
         assert shown.returncode == 0, shown.stderr
     wrong = tequio("run", tmp_path / "niño – €.toml", variables=variables)
@@ -56,7 +68,9 @@ def test_light_commands_in_such_a_terminal(tmp_path: Path, variables: dict[str, 
     assert b"Traceback" not in wrong.stderr
     assert b"There is no file" in wrong.stderr
     said = tequio("carbon", "countries", "niño €", "--json", variables=variables)
-    assert "niño €" in json.loads(said.stdout.decode("latin-1"))["what"] or "ni" in said.stdout.decode("latin-1")
+    assert "niño €" in json.loads(said.stdout.decode("latin-1"))[
+        "what"
+    ] or "ni" in said.stdout.decode("latin-1")
 
 
 def test_without_a_home_folder() -> None:
@@ -65,8 +79,12 @@ def test_without_a_home_folder() -> None:
         "from tequio.cli.environment import prepare_process; prepare_process(); "
         "from tequio.config.cache import cache_folder; print(cache_folder())"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "TEQUIO_CACHE")}
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "TEQUIO_CACHE")
+    }
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip().endswith("tequio")
 
@@ -80,7 +98,9 @@ def test_brackets_and_colons_are_printed_as_they_are(tmp_path: Path) -> None:
     assert str(folder / "[/x].toml") in missing.stderr.decode()
 
 
-def test_a_run_in_a_narrow_ascii_terminal_ends_well(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
+def test_a_run_in_a_narrow_ascii_terminal_ends_well(
+    tmp_path: Path, make_federation: Callable[..., Path]
+) -> None:
     federation = make_federation(centre=False, folder="fed [x] ñ")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
@@ -88,7 +108,9 @@ def test_a_run_in_a_narrow_ascii_terminal_ends_well(tmp_path: Path, make_federat
     environment.pop("COLUMNS", None)
     out = tmp_path / "run ñ"
     command = [*MAIN, "run", str(federation), "--out", str(out), "--threads", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env=environment
+    ) as process:
         os.close(theirs)
         shown = b""
         try:
@@ -100,12 +122,24 @@ def test_a_run_in_a_narrow_ascii_terminal_ends_well(tmp_path: Path, make_federat
         summary = process.stdout.read()
     assert process.returncode == 0, shown.decode("ascii", "replace")[-2000:]
     assert b"Traceback" not in shown + summary
-    drawn = [text for text in shown.decode("ascii").replace("\x1b[2K", "\r").split("\r") if "Personal models" in text]
+    drawn = [
+        text
+        for text in shown.decode("ascii").replace("\x1b[2K", "\r").split("\r")
+        if "Personal models" in text
+    ]
     assert drawn
     assert all(cell_len(text.split("\x1b")[0].strip()) < 60 for text in drawn)
     report = tequio("report", out, "--lang", "es", variables={"PYTHONIOENCODING": "latin-1"})
     assert report.returncode == 0, report.stderr
-    answers = tequio("predict", out, "site0", "-", "--json", given="el niño €\n\nhola\n".encode(), variables=ASCII)
+    answers = tequio(
+        "predict",
+        out,
+        "site0",
+        "-",
+        "--json",
+        given="el niño €\n\nhola\n".encode(),
+        variables=ASCII,
+    )
     assert answers.returncode == 0, answers.stderr
     rows = json.loads(answers.stdout)["predictions"]
     assert [row["row"] for row in rows] == [1, 2, 3]

@@ -18,8 +18,36 @@ from tequio.core.texts.words import TEXTS, Lang
 from tequio.planning.devices import catalogue
 from tequio.report.html.plan import render_plan
 
-SAME = {"a", "bytes", "central", "factor", "no", "pareto", "personal", "plan", "tokens", "total"}  # in both
-UNITS = {"b", "gb", "gib", "mb", "g", "kg", "mg", "co", "e", "co₂e", "wh", "kwh", "s", "min", "h", "d"}
+SAME = {
+    "a",
+    "bytes",
+    "central",
+    "factor",
+    "no",
+    "pareto",
+    "personal",
+    "plan",
+    "tokens",
+    "total",
+}  # in both
+UNITS = {
+    "b",
+    "gb",
+    "gib",
+    "mb",
+    "g",
+    "kg",
+    "mg",
+    "co",
+    "e",
+    "co₂e",
+    "wh",
+    "kwh",
+    "s",
+    "min",
+    "h",
+    "d",
+}
 MONEY = {"eur", "mxn", "usd"}
 NAMES = {"oaxaca", "puebla", "maize", "small", "site", "lora", "tokens_per_second", "own"}
 
@@ -67,7 +95,9 @@ def test_spanish_has_no_english_word(capsys: pytest.CaptureFixture[str]) -> None
 def test_every_sentence_is_said(lang: Lang, capsys: pytest.CaptureFixture[str]) -> None:
     text = flat(said(lang, capsys))
     for key, shown in TEXTS[lang].items():
-        if key.startswith(("forecast.", "reason.lever-", "reason.limit-", "plan.machine.", "plan.after.not.")):
+        if key.startswith(
+            ("forecast.", "reason.lever-", "reason.limit-", "plan.machine.", "plan.after.not.")
+        ):
             pattern = ".*?".join(re.escape(part) for part in re.split(r"\{[a-z]+\}", shown))
             assert re.search(pattern, text), key
 
@@ -82,7 +112,10 @@ def test_the_page_has_no_english_word_either() -> None:
 
 
 def test_a_real_plan_and_its_outcome_in_both(
-    make_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_federation: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TEQUIO_CACHE", str(tmp_path / "cache"))
     path = make_federation(rows=40, budget={"megabytes": 1e3})

@@ -1,4 +1,6 @@
-"""One line of progress: it fits 80 and 60 columns, says how long the whole run will still take, and moves inside a personal model."""
+"""One line of progress: it fits 80 and 60 columns, says how long the whole run will still take, and
+moves inside a personal model.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_it_moves_inside_a_personal_model() -> None:
     line.move("personal", 150.0, 0.25)
     assert line.line(80) == "Personal models 1 of 3 (50 %), about 6 s left, loss 0.25: north"
     line.move("personal", 10_000.0, float("nan"))
-    assert line.line(80) == "Personal models 1 of 3 (100 %), about 0 s left, loss 0.25: north".replace("0 s", "1 s")
+    assert line.line(
+        80
+    ) == "Personal models 1 of 3 (100 %), about 0 s left, loss 0.25: north".replace("0 s", "1 s")
 
 
 def test_a_run_that_is_resumed_counts_only_what_it_makes_now() -> None:
@@ -82,7 +86,14 @@ def test_a_run_that_is_resumed_counts_only_what_it_makes_now() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 s"), (59, "59 s"), (100, "2 min"), (3600, "1 h"), (7500, "2 h 5 min"), (200_000, "2 days")],
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (100, "2 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (200_000, "2 days"),
+    ],
 )
 def test_a_length_of_time_as_a_person_says_it(seconds: float, words: str) -> None:
     assert rough_duration(seconds) == words

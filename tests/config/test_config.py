@@ -1,4 +1,6 @@
-"""The two configuration files: what is accepted, and that each refusal names the file and the key."""
+"""The two configuration files: what is accepted, and that each refusal names the file and the
+key.
+"""
 
 from __future__ import annotations
 
@@ -78,12 +80,20 @@ def changed(old: str, new: str, text: str = FEDERATION) -> str:
 
 def test_defaults_and_absolute_paths(tmp_path: Path) -> None:
     found = load(tmp_path)
-    assert [str(p.file) for p in found.participants] == [str(tmp_path / "ana.toml"), "/far/ben.toml"]
+    assert [str(p.file) for p in found.participants] == [
+        str(tmp_path / "ana.toml"),
+        "/far/ben.toml",
+    ]
     assert found.gate.slices == {"public": tmp_path / "public" / "slice.jsonl"}
     assert found.centre is not None
     assert found.centre.data == tmp_path / "public" / "centre.jsonl"
     assert found.base.model == "org/model"
-    assert (found.seed, found.train.rounds, found.train.patience, found.adapter.ranks) == (0, 3, 3, [2, 4, 8, 16])
+    assert (found.seed, found.train.rounds, found.train.patience, found.adapter.ranks) == (
+        0,
+        3,
+        3,
+        [2, 4, 8, 16],
+    )
 
 
 def test_paths_start_at_the_files_folder_whatever_the_current_one(
@@ -96,7 +106,10 @@ def test_paths_start_at_the_files_folder_whatever_the_current_one(
     found = load_federation(Path("fed/federation.toml"))
     assert found.participants[0].file == tmp_path / "fed" / "ana.toml"
     assert found.base.model == str(tmp_path / "fed" / "models" / "mini")
-    assert load_participant(Path("fed/ana.toml"), "ana").data.path == tmp_path / "fed" / ".." / "ana.jsonl"
+    assert (
+        load_participant(Path("fed/ana.toml"), "ana").data.path
+        == tmp_path / "fed" / ".." / "ana.jsonl"
+    )
 
 
 def test_a_home_folder_is_opened_and_an_unknown_one_is_just_a_missing_file(
@@ -136,8 +149,12 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("old", "new", "key", "near"), UNKNOWN, ids=[u[2] for u in UNKNOWN])
-def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, old: str, new: str, key: str, near: str) -> None:
-    assert f"unknown key {key!r}, did you mean {near!r}? Known here: " in refusal(tmp_path, changed(old, new))
+def test_an_unknown_key_is_refused_with_the_nearest(
+    tmp_path: Path, old: str, new: str, key: str, near: str
+) -> None:
+    assert f"unknown key {key!r}, did you mean {near!r}? Known here: " in refusal(
+        tmp_path, changed(old, new)
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +165,9 @@ def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, old: str, ne
         ("[hardware]", "[hardwear]", "hardwear", "hardware"),
     ],
 )
-def test_an_unknown_key_of_a_participant(tmp_path: Path, old: str, new: str, key: str, near: str) -> None:
+def test_an_unknown_key_of_a_participant(
+    tmp_path: Path, old: str, new: str, key: str, near: str
+) -> None:
     message = refusal_of_participant(tmp_path, changed(old, new, PARTICIPANT))
     assert f"unknown key {key!r}, did you mean {near!r}?" in message
 
@@ -181,7 +200,11 @@ WRONG = [
     ("rounds = 3", "rounds = 0", "train.rounds: expected 1 or more (got 0)"),
     ("rounds = 3", 'learning_rate = "1e-3"', "train.learning_rate: expected a number (got '1e-3')"),
     ("rounds = 3", "learning_rate = true", "train.learning_rate: expected a number (got true)"),
-    ("rounds = 3", "learning_rate = -0.1", "train.learning_rate: expected a number above 0 (got -0.1)"),
+    (
+        "rounds = 3",
+        "learning_rate = -0.1",
+        "train.learning_rate: expected a number above 0 (got -0.1)",
+    ),
     ("rounds = 3", "learning_rate = 0", "train.learning_rate: expected a number above 0"),
     ("rounds = 3", "learning_rate = nan", "train.learning_rate: expected a finite number"),
     ("rounds = 3", "learning_rate = 1e999", "train.learning_rate: expected a finite number"),
@@ -190,7 +213,11 @@ WRONG = [
     ("rounds = 3", "max_steps = 1", "train: min_steps = 2 is more than max_steps = 1"),
     ("[gate]", "[gate]\nmargin = inf", "gate.margin: expected a finite number"),
     ("[gate]", "[gate]\nmargin = -0.1", "gate.margin: "),
-    ("[gate]", "[algorithm]\nserver_settings = {lr = nan}\n[gate]", "algorithm.server_settings.lr: expected a finite"),
+    (
+        "[gate]",
+        "[algorithm]\nserver_settings = {lr = nan}\n[gate]",
+        "algorithm.server_settings.lr: expected a finite",
+    ),
     ("[gate]", "[personal]\nlocal_rates = [0.1, -1.0]\n[gate]", "personal.local_rates.1: "),
     ("[gate]", "[personal]\nlocal_rates = []\n[gate]", "personal.local_rates: "),
     ("[gate]", "[personal]\nalphas = [2]\n[gate]", "personal.alphas.0: "),
@@ -200,7 +227,11 @@ WRONG = [
     ('["query", "value"]', '["query"]\nranks = [4, 0]', "adapter.ranks.1: "),
     ('"org/model"', "7", "base.model: expected text (got 7)"),
     ('"org/model"', '""', "base.model: "),
-    ('"org/model"', '"m"\ndtype = "float16"', "base.dtype: expected 'auto', 'bfloat16' or 'float32'"),
+    (
+        '"org/model"',
+        '"m"\ndtype = "float16"',
+        "base.dtype: expected 'auto', 'bfloat16' or 'float32'",
+    ),
     ('"classification"', '"regression"', "task.kind: expected 'classification' or 'causal'"),
     ('"public/centre.jsonl"', "3", "centre.data: expected a path, as text (got 3)"),
     ('"ana.toml"', "[]", "participants.0.file: expected a path, as text"),
@@ -219,7 +250,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), WRONG, ids=[f"{w[1][-30:]!r}" for w in WRONG])
-def test_a_wrong_value_is_refused_with_its_key(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_a_wrong_value_is_refused_with_its_key(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
     assert expected in refusal(tmp_path, changed(old, new))
 
 
@@ -255,7 +288,8 @@ def test_labels_belong_to_classification_alone(tmp_path: Path) -> None:
 
 
 def test_the_order_of_labels_survives_the_ledgers_canonical_json(tmp_path: Path) -> None:
-    # Canonical JSON sorts keys: a table read back from a ledger would otherwise swap the rows of the head.
+    # Canonical JSON sorts keys: a table read back from a ledger would otherwise swap the rows of
+    # the head.
     found = load(tmp_path)
     again = Federation.model_validate(json.loads(canonical_json(found.model_dump(mode="json"))))
     assert again == found
@@ -271,7 +305,9 @@ def test_a_whole_number_may_stand_for_a_number(tmp_path: Path) -> None:
 
 def test_one_roster_table_instead_of_a_list(tmp_path: Path) -> None:
     head, _, _ = FEDERATION.partition("[[participants]]")
-    assert "participants: expected a list" in refusal(tmp_path, head + '[participants]\nana = "ana.toml"\n')
+    assert "participants: expected a list" in refusal(
+        tmp_path, head + '[participants]\nana = "ana.toml"\n'
+    )
     assert "the key 'participants' is missing" in refusal(tmp_path, head)
     assert "participants: " in refusal(tmp_path, "participants = []\n" + head)
 
@@ -293,7 +329,9 @@ def test_a_table_of_a_participant_is_sent_there(tmp_path: Path, key: str) -> Non
 
 @pytest.mark.parametrize("key", ["train", "gate", "participants", "centre"])
 def test_a_table_of_the_federation_is_sent_there(tmp_path: Path, key: str) -> None:
-    message = refusal_of_participant(tmp_path, changed("[hardware]", f"[{key}]\nx = 1\n[hardware]", PARTICIPANT))
+    message = refusal_of_participant(
+        tmp_path, changed("[hardware]", f"[{key}]\nx = 1\n[hardware]", PARTICIPANT)
+    )
     assert f"{key!r} belongs into federation.toml, not into this file." in message
 
 
@@ -307,17 +345,25 @@ def test_true_and_false_in_capitals(tmp_path: Path, value: str) -> None:
 
 def test_a_syntax_error_names_its_line(tmp_path: Path) -> None:
     assert "line 3, the key 'base.model'" in refusal(tmp_path, 'name = "x"\n[base]\nmodel == "y"\n')
-    assert "line 2, the key 'seed'" in refusal(tmp_path, 'seed = 1\nseed = 2\n[base]\nmodel = "y"\n')
+    assert "line 2, the key 'seed'" in refusal(
+        tmp_path, 'seed = 1\nseed = 2\n[base]\nmodel = "y"\n'
+    )
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000], ids=["nesting", "digits"])
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "a = " + "9" * 5000], ids=["nesting", "digits"]
+)
 def test_a_file_that_overwhelms_the_parser_is_refused(tmp_path: Path, text: str) -> None:
     assert "cannot be read as TOML" in refusal(tmp_path, text)
 
 
 def test_a_file_that_is_no_utf8_text(tmp_path: Path) -> None:
-    assert "federation.toml, line 2: this is not UTF-8" in refusal(tmp_path, b'name = "x"\n# a\xf1o\n')
-    assert "looks like UTF-16. TOML is always UTF-8." in refusal(tmp_path, FEDERATION.encode("utf-16"))
+    assert "federation.toml, line 2: this is not UTF-8" in refusal(
+        tmp_path, b'name = "x"\n# a\xf1o\n'
+    )
+    assert "looks like UTF-16. TOML is always UTF-8." in refusal(
+        tmp_path, FEDERATION.encode("utf-16")
+    )
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -364,18 +410,25 @@ def test_the_name_must_be_the_rosters(tmp_path: Path) -> None:
         ('path = "a.csv"\ntext = 3', "data.text: expected text (got 3)"),
     ],
 )
-def test_data_sources_and_shares_that_contradict_each_other(tmp_path: Path, data: str, expected: str) -> None:
-    assert expected in refusal_of_participant(tmp_path, changed('path = "ana.jsonl"', data, PARTICIPANT))
+def test_data_sources_and_shares_that_contradict_each_other(
+    tmp_path: Path, data: str, expected: str
+) -> None:
+    assert expected in refusal_of_participant(
+        tmp_path, changed('path = "ana.jsonl"', data, PARTICIPANT)
+    )
 
 
 def test_a_share_that_is_not_used_is_not_added_up(tmp_path: Path) -> None:
     data = 'train = "a.csv"\ntest = "b.csv"\nvalidation_share = 0.9'
-    found = load_participant(write(tmp_path, changed('path = "ana.jsonl"', data, PARTICIPANT), "ana.toml"), "ana")
+    found = load_participant(
+        write(tmp_path, changed('path = "ana.jsonl"', data, PARTICIPANT), "ana.toml"), "ana"
+    )
     assert found.data.test == tmp_path / "b.csv"
 
 
 def test_the_file_used_here_is_what_toml_says(tmp_path: Path) -> None:
-    # The tests above change one line of FEDERATION each: it must be legal, and every section a table.
+    # The tests above change one line of FEDERATION each: it must be legal, and every section a
+    # table.
     raw = tomllib.loads(FEDERATION)
     assert [p["name"] for p in raw["participants"]] == ["ana", "ben"]
     assert load(tmp_path).task.kind == raw["task"]["kind"]

@@ -1,4 +1,6 @@
-"""Every key of both configuration files, given every kind of wrong value: what is said is ours, and names the key."""
+"""Every key of both configuration files, given every kind of wrong value: what is said is ours, and
+names the key.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ from tequio.trust.invitation import read_invitation
 
 FEDERATION: dict[str, Any] = {**NEEDED, "participants": [{"name": "a"}]}
 PARTICIPANT: dict[str, Any] = {"name": "a", "data": {"path": "x"}}
-FILES: list[tuple[type[BaseModel], dict[str, Any]]] = [(Federation, FEDERATION), (ParticipantFile, PARTICIPANT)]
+FILES: list[tuple[type[BaseModel], dict[str, Any]]] = [
+    (Federation, FEDERATION),
+    (ParticipantFile, PARTICIPANT),
+]
 
 NUMBERS = [-1, 0, 1, 0.5, -0.5, 10**30, math.nan, math.inf]
 TIMES = [datetime.datetime(2026, 1, 1), datetime.date(2026, 1, 1), datetime.time(1, 2)]
@@ -36,8 +41,24 @@ LISTS = [[], [[]], [1], [-1], [""], ["x"], [["a"]], [["a", "b", "c"]], [{}], [{"
 VALUES = [True, "", "x", "€ x", "x" * 100, *NUMBERS, *TIMES, *TABLES, *LISTS]
 
 THEIRS = [
-    *("Input should", "Input is", "Value error", "String should", "List should", "Field required", "Extra inputs"),
-    *("type=", "valid string", "valid dictionary", "valid integer", "valid number", "valid list", "valid boolean"),
+    *(
+        "Input should",
+        "Input is",
+        "Value error",
+        "String should",
+        "List should",
+        "Field required",
+        "Extra inputs",
+    ),
+    *(
+        "type=",
+        "valid string",
+        "valid dictionary",
+        "valid integer",
+        "valid number",
+        "valid list",
+        "valid boolean",
+    ),
     *(
         "instance of",
         "Section",
@@ -50,7 +71,9 @@ THEIRS = [
 ]
 
 
-def keys(model: type[BaseModel], above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def keys(
+    model: type[BaseModel], above: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str | int, ...]]:
     """Where each key of a file is, those in tables below with it."""
     for name, field in model.model_fields.items():
         yield (*above, name)
@@ -96,39 +119,77 @@ def test_no_word_of_the_validator_is_left() -> None:
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        ("train.rounds", "5", "train.rounds: expected a whole number (got '5'): write it without quotes."),
-        ("train.rounds", 5.0, "train.rounds: expected a whole number (got 5.0): write it without a point."),
+        (
+            "train.rounds",
+            "5",
+            "train.rounds: expected a whole number (got '5'): write it without quotes.",
+        ),
+        (
+            "train.rounds",
+            5.0,
+            "train.rounds: expected a whole number (got 5.0): write it without a point.",
+        ),
         ("train.rounds", True, "train.rounds: expected a whole number (got true)."),
         ("train.rounds", [5], "train.rounds: expected a whole number (got a list of 1)."),
         ("train.rounds", 0, "train.rounds: expected 1 or more (got 0)."),
         ("adapter.scale", -1, "adapter.scale: expected a number above 0 (got -1)."),
         ("adapter.scale", math.nan, "adapter.scale: expected a finite number (got nan)."),
         ("train.final_rate", 2, "train.final_rate: expected 1 or less (got 2)."),
-        ("equity.credit", "true", "equity.credit: expected true or false (got 'true'): write it without quotes."),
+        (
+            "equity.credit",
+            "true",
+            "equity.credit: expected true or false (got 'true'): write it without quotes.",
+        ),
         ("base.model", 7, "base.model: expected text (got 7): write it in quotes."),
         ("base.model", "", "base.model: expected text that is not empty (got '')."),
-        ("centre.data", TIMES[1], "centre.data: expected a path, as text (got 2026-01-01): write it in quotes."),
-        ("adapter.modules", "q", "adapter.modules: expected a list (got 'q'): write it in brackets: [ … ]."),
-        ("adapter.modules", [], "adapter.modules: expected a list of 1 or more (got an empty list)."),
-        ("adapter.kind", "Lora", "adapter.kind: expected 'lora' or 'full' (got 'Lora'), did you mean 'lora'?"),
+        (
+            "centre.data",
+            TIMES[1],
+            "centre.data: expected a path, as text (got 2026-01-01): write it in quotes.",
+        ),
+        (
+            "adapter.modules",
+            "q",
+            "adapter.modules: expected a list (got 'q'): write it in brackets: [ … ].",
+        ),
+        (
+            "adapter.modules",
+            [],
+            "adapter.modules: expected a list of 1 or more (got an empty list).",
+        ),
+        (
+            "adapter.kind",
+            "Lora",
+            "adapter.kind: expected 'lora' or 'full' (got 'Lora'), did you mean 'lora'?",
+        ),
         (
             "train",
             [{"rounds": 5}],
             "train: expected a table (got a list of 1): write [train] once, in single brackets.",
         ),
         ("train", 5, "train: expected a table (got 5): write it as { key = value } or as [table]."),
-        ("participants", {"a": "b"}, "participants: expected a list (got a table): write [[participants]] for each."),
+        (
+            "participants",
+            {"a": "b"},
+            "participants: expected a list (got a table): write [[participants]] for each.",
+        ),
         (
             "algorithm.server_settings",
             {"lr": "1"},
             "algorithm.server_settings.lr: expected a number (got '1'): write it",
         ),
-        ("topology.edges", [["a", "b", "c"]], "topology.edges.0: expected a list of 2 or fewer (got a list of 3)."),
+        (
+            "topology.edges",
+            [["a", "b", "c"]],
+            "topology.edges.0: expected a list of 2 or fewer (got a list of 3).",
+        ),
         ("train.round", 5, "unknown key 'train.round', did you mean 'rounds'? Known here: "),
         ("base", {}, "the key 'base.model' is missing."),
     ],
 )
-def test_a_fault_says_key_what_was_expected_what_was_got_and_what_to_do(where: str, value: Any, words: str) -> None:
+def test_a_fault_says_key_what_was_expected_what_was_got_and_what_to_do(
+    where: str, value: Any, words: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         validated(put(FEDERATION, tuple(where.split(".")), value), Federation, Path("a.toml"))
     assert words in str(caught.value)
@@ -170,7 +231,9 @@ READ: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     wrong: list[Any] = [1, [], {"a": 1}]
-    odd = [json.dumps({**COORDINATOR_FILE, key: value}) for key in COORDINATOR_FILE for value in wrong]
+    odd = [
+        json.dumps({**COORDINATOR_FILE, key: value}) for key in COORDINATOR_FILE for value in wrong
+    ]
     texts = [*DAMAGED, *(odd if name == "coordinator.json" else [])]
     for content in [*(text.encode() for text in texts), b"\xff\xfe"]:
         path.write_bytes(content)
@@ -181,4 +244,6 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str) -> N
         assert str(path) in caught.value.what
         assert "is damaged." in caught.value.what or "is not an invitation." in caught.value.what
         assert caught.value.fix
-        assert not [words for words in (*THEIRS, "argument", "Traceback") if words in str(caught.value)]
+        assert not [
+            words for words in (*THEIRS, "argument", "Traceback") if words in str(caught.value)
+        ]

@@ -1,4 +1,6 @@
-"""Words from configuration fit into messages: an honest participant is never refused for the length of what its file says."""
+"""Words from configuration fit into messages: an honest participant is never refused for the length
+of what its file says.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def with_value(table: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def read(key: str, value: Any) -> Any:
     """What the file of this key is, with this value."""
     file, _, rest = key.partition(":")
-    kind, table = (Federation, FEDERATION) if file == "federation" else (ParticipantFile, PARTICIPANT)
+    kind, table = (
+        (Federation, FEDERATION) if file == "federation" else (ParticipantFile, PARTICIPANT)
+    )
     return validated(with_value(table, rest, value), kind, Path(f"{file}.toml"))
 
 
@@ -127,10 +131,15 @@ def test_the_longest_description_of_a_participant_is_read() -> None:
 
 def test_the_most_candidates_and_fits_are_read() -> None:
     body = personal_outcome("a")
-    score, fit = body["candidates"]["base"], body["fits"]["local"] | {"diverged": [1e-3] * MOST_TRIED}
+    score, fit = (
+        body["candidates"]["base"],
+        body["fits"]["local"] | {"diverged": [1e-3] * MOST_TRIED},
+    )
     names = [f"shared + {k / 1e4:g} private" for k in range(MOST_TRIED + 1)]
     names += [f"{1 - k / 1e4:g} shared + {k / 1e4:g} local" for k in range(MOST_TRIED)]
-    pulled = [f"ditto {1e-3 + k / 1e9:g}" for k in range(MOST_PULLED)] + [f"ditto {k:g}" for k in range(MOST_PULLED)]
+    pulled = [f"ditto {1e-3 + k / 1e9:g}" for k in range(MOST_PULLED)] + [
+        f"ditto {k:g}" for k in range(MOST_PULLED)
+    ]
     pulled = sorted(set(pulled))[:MOST_PULLED]
     body["candidates"] = dict.fromkeys(["base", "local", "shared", *names, *pulled], score)
     body["fits"] = dict.fromkeys(["local", "private", *pulled], fit)

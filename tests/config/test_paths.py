@@ -42,7 +42,12 @@ def paths(value: Any) -> Iterator[Path]:
 
 
 def test_the_two_files_here_have_every_key_that_is_a_path() -> None:
-    named = {key.name for file in ("federation", "participant") for key in keys(file) if "path" in key.type}
+    named = {
+        key.name
+        for file in ("federation", "participant")
+        for key in keys(file)
+        if "path" in key.type
+    }
     assert named == {
         *("participants.file", "gate.slices", "energy.intensity", "local.data", "centre.data"),
         *("base", "data.path", "data.train", "data.validation", "data.test"),

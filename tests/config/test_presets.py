@@ -1,4 +1,6 @@
-"""Methods by name: each is the keys that one would write, its own words win where the method stays, and nothing of the name is left."""
+"""Methods by name: each is the keys that one would write, its own words win where the method stays,
+and nothing of the name is left.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from typing import Any
 import pytest
 
 from builders import NEEDED
-from tequio.algorithms.registry import ENSEMBLE, METHOD, REDUCE, SERVER, START, WEIGHTS, terms_by_name
+from tequio.algorithms.registry import (
+    ENSEMBLE,
+    METHOD,
+    REDUCE,
+    SERVER,
+    START,
+    WEIGHTS,
+    terms_by_name,
+)
 from tequio.app.assembly.algorithm import build_chain
 from tequio.config import Federation, stored, validated, whole
 from tequio.config.presets import PRESETS, leaves, resolved
@@ -49,7 +59,11 @@ def test_its_pieces_exist_and_go_together(name: str) -> None:
     build_chain(found.algorithm)
     terms_by_name(found.local.terms)
     chosen = found.algorithm
-    for piece, known in ((chosen.reduce, REDUCE), (chosen.weights, WEIGHTS), (chosen.server, SERVER)):
+    for piece, known in (
+        (chosen.reduce, REDUCE),
+        (chosen.weights, WEIGHTS),
+        (chosen.server, SERVER),
+    ):
         assert piece in known
     assert (chosen.start in START, found.local.method in METHOD) == (True, True)
     assert found.distil is None or found.distil.ensemble in ENSEMBLE
@@ -63,7 +77,12 @@ def test_each_says_its_paper_its_use_and_how_it_differs() -> None:
 
 
 def test_without_a_preset_nothing_changes() -> None:
-    unlike: list[dict[str, Any]] = [{}, {"algorithm": {"reduce": "fedit"}}, {"algorithm": 3}, {"train": []}]
+    unlike: list[dict[str, Any]] = [
+        {},
+        {"algorithm": {"reduce": "fedit"}},
+        {"algorithm": 3},
+        {"train": []},
+    ]
     for raw in [*unlike, {"algorithm": {"preset": 3}}]:
         assert resolved(raw) is raw
 
@@ -83,7 +102,9 @@ def test_own_values_win_where_the_method_stays() -> None:
     assert preset("fedit", {"weights": "uniform"}).algorithm.weights == "uniform"
     adam = preset("fedadam", {"reduce": "stack", "server_settings": {"tau": 0.01}}).algorithm
     assert (adam.reduce, adam.server, adam.server_settings) == ("stack", "adam", {"tau": 0.01})
-    momentum = preset("fedavgm", {"server_settings": {"learning_rate": 0.5}}).algorithm.server_settings
+    momentum = preset(
+        "fedavgm", {"server_settings": {"learning_rate": 0.5}}
+    ).algorithm.server_settings
     assert momentum == {"learning_rate": 0.5, "momentum": 0.9}
     buffered = preset("fedbuff", train={"buffer": 3}).train
     assert (buffered.buffer, buffered.round_seconds) == (3, 60.0)
@@ -122,13 +143,16 @@ def test_another_value_of_a_piece_is_refused_with_its_key(name: str) -> None:
 def test_what_would_switch_a_piece_off_or_make_another_method_is_refused(
     name: str, tables: dict[str, Any], key: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"{re.escape(key)}: it does not go with algorithm\.preset = '{name}'"):
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(key)}: it does not go with algorithm\.preset = '{name}'"
+    ):
         preset(name, **tables)
 
 
 def test_an_unknown_name_leads_to_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"algorithm\.preset: there is no such method; did you mean 'fedprox'\? Known: "
+        ConfigError,
+        match=r"algorithm\.preset: there is no such method; did you mean 'fedprox'\? Known: ",
     ):
         preset("fedprx")
     with pytest.raises(ConfigError, match=r"algorithm\.preset: expected text \(got 3\)"):
@@ -146,7 +170,9 @@ def test_the_starter_writes_the_name(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_each_method_with_its_keys() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "algorithms.md").read_text(
+        encoding="utf-8"
+    )
     rows = dict(re.findall(r"^\| `(\w+)` (\|.*)$", page, re.MULTILINE))
     assert list(rows) == list(PRESETS)
     for name, row in rows.items():

@@ -1,4 +1,6 @@
-"""Every key has its description in its model, and the reference, the schema and `tequio config` come from there."""
+"""Every key has its description in its model, and the reference, the schema and `tequio config`
+come from there.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_the_first_sentence_is_short_enough_for_a_comment() -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "causal"])
-def test_the_schema_admits_what_the_starter_writes_and_refuses_slips(tmp_path: Path, task: Any) -> None:
+def test_the_schema_admits_what_the_starter_writes_and_refuses_slips(
+    tmp_path: Path, task: Any
+) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     checks = {}
     for file in FILES:
@@ -56,9 +60,17 @@ def test_the_schema_admits_what_the_starter_writes_and_refuses_slips(tmp_path: P
     federation = tomllib.loads(main.read_text(encoding="utf-8"))
     assert not list(checks["federation"].iter_errors(federation))
     for path in files[1:]:
-        assert not list(checks["participant"].iter_errors(tomllib.loads(path.read_text(encoding="utf-8"))))
-    assert not list(checks["federation"].iter_errors({**NEEDED, "adapter": {"modules": "attention"}}))
-    for table, key, value in (("train", "roundz", 3), ("train", "rounds", 0), ("algorithm", "preset", "fedprx")):
+        assert not list(
+            checks["participant"].iter_errors(tomllib.loads(path.read_text(encoding="utf-8")))
+        )
+    assert not list(
+        checks["federation"].iter_errors({**NEEDED, "adapter": {"modules": "attention"}})
+    )
+    for table, key, value in (
+        ("train", "roundz", 3),
+        ("train", "rounds", 0),
+        ("algorithm", "preset", "fedprx"),
+    ):
         wrong = {**federation, table: {**federation[table], key: value}}
         assert list(checks["federation"].iter_errors(wrong)), key
 
@@ -70,13 +82,19 @@ def test_an_editor_finds_a_description_at_each_property() -> None:
             assert part["description"], where
             for name, value in part["properties"].items():
                 refers = [
-                    option for option in (value, value.get("items", {}), *value.get("anyOf", [])) if "$ref" in option
+                    option
+                    for option in (value, value.get("items", {}), *value.get("anyOf", []))
+                    if "$ref" in option
                 ]
                 assert value.get("description") or refers, f"{where}.{name}"
 
 
 def test_a_key_is_found_by_either_name_and_a_table_with_all_its_keys() -> None:
-    assert [key.name for key in find("rounds")] == ["train.rounds"] == [key.name for key in find("train.rounds")]
+    assert (
+        [key.name for key in find("rounds")]
+        == ["train.rounds"]
+        == [key.name for key in find("train.rounds")]
+    )
     assert {key.file for key in find("kwh")} == {"federation.toml", "participant.toml"}
     assert [key.leaf for key in find("team")] == ["shard_base"]
     assert all(name in find("preset")[0].type for name in PRESETS)
@@ -106,4 +124,6 @@ def test_the_commands_print_a_key_and_a_schema() -> None:
     found = json.loads(CliRunner().invoke(app, ["config", "explain", "patience", "--json"]).output)
     assert found["keys"][0]["meaning"] == key.meaning
     for file in FILES:
-        assert json.loads(CliRunner().invoke(app, ["config", "schema", file]).output) == schema(file)
+        assert json.loads(CliRunner().invoke(app, ["config", "schema", file]).output) == schema(
+            file
+        )

@@ -1,4 +1,6 @@
-"""A record keeps only the keys that differ from their default, and outlives keys that come and go."""
+"""A record keeps only the keys that differ from their default, and outlives keys that come and
+go.
+"""
 
 from __future__ import annotations
 
@@ -27,41 +29,98 @@ some = st.sampled_from
 TABLES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "base": {"licence": some(["not stated", "x"]), "dtype": some(["auto", "float32"])},
     "task": {"labels": some([["a", "b"], {"b": "x", "a": "y"}]), "max_tokens": some([128, 16])},
-    "adapter": {"kind": some(["lora", "full"]), "ranks": some([[2, 4, 8, 16], [4]]), "scale": some([2.0, 1, 2])},
+    "adapter": {
+        "kind": some(["lora", "full"]),
+        "ranks": some([[2, 4, 8, 16], [4]]),
+        "scale": some([2.0, 1, 2]),
+    },
     "train": {
-        **{"rounds": some([10, 3]), "local_epochs": some([1, 1.0, 2.5]), "max_steps": some([200, 9])},
-        **{"round_seconds": some([60.0, 1]), "cohort": some([2, 3]), "pace": some(["rounds", "buffered"])},
+        **{
+            "rounds": some([10, 3]),
+            "local_epochs": some([1, 1.0, 2.5]),
+            "max_steps": some([200, 9]),
+        },
+        **{
+            "round_seconds": some([60.0, 1]),
+            "cohort": some([2, 3]),
+            "pace": some(["rounds", "buffered"]),
+        },
         **{"buffer": some([1, 2]), "quorum": some([1, 2]), "final_rate": some([0.1, 0, 1])},
     },
     "algorithm": {
-        **{"reduce": some(["stack", "x"]), "reduce_settings": some([{}, {"k": 1.0}]), "feedback": some([0, 0.5])},
+        **{
+            "reduce": some(["stack", "x"]),
+            "reduce_settings": some([{}, {"k": 1.0}]),
+            "feedback": some([0, 0.5]),
+        },
         "broadcast_rank": some([1, 8]),
     },
-    "local": {"terms": some([{}, {"kl": 0.1}]), "data": some(["d.jsonl"]), "method": some(["plain", "fomaml"])},
-    "topology": {"kind": some(["star", "ring"]), "edges": some([[], [["a", "b"]]]), "pace": some([1.0, 1, 0.5])},
-    "centre": {"data": some(["c.jsonl"]), "first": some([0, 2]), "steps": some([1, 5]), "licence": some(["x"])},
-    "gate": {"slices": some([{}, {"s": "s.jsonl"}]), "margin": some([0.02, 0, 1]), "interpolate": some([0, 3])},
-    "screen": {"norm_bound": some([3.0]), "cosine": some([0, 0.5]), "cosine_to": some(["others", "centre"])},
-    "personal": {"pooled_rates": some([[], [0.1]]), "alphas": some([[0.5, 1.0], []]), "ditto": some([[], [1]])},
-    "distil": {"teachers": some(["groups", "participants"]), "rank": some([2]), "temperature": some([1.0, 2])},
+    "local": {
+        "terms": some([{}, {"kl": 0.1}]),
+        "data": some(["d.jsonl"]),
+        "method": some(["plain", "fomaml"]),
+    },
+    "topology": {
+        "kind": some(["star", "ring"]),
+        "edges": some([[], [["a", "b"]]]),
+        "pace": some([1.0, 1, 0.5]),
+    },
+    "centre": {
+        "data": some(["c.jsonl"]),
+        "first": some([0, 2]),
+        "steps": some([1, 5]),
+        "licence": some(["x"]),
+    },
+    "gate": {
+        "slices": some([{}, {"s": "s.jsonl"}]),
+        "margin": some([0.02, 0, 1]),
+        "interpolate": some([0, 3]),
+    },
+    "screen": {
+        "norm_bound": some([3.0]),
+        "cosine": some([0, 0.5]),
+        "cosine_to": some(["others", "centre"]),
+    },
+    "personal": {
+        "pooled_rates": some([[], [0.1]]),
+        "alphas": some([[0.5, 1.0], []]),
+        "ditto": some([[], [1]]),
+    },
+    "distil": {
+        "teachers": some(["groups", "participants"]),
+        "rank": some([2]),
+        "temperature": some([1.0, 2]),
+    },
     "equity": {"credit": some([False, True])},
     "energy": {"country": some(["MEX"]), "pue": some([1.0, 1, 1.5]), "tell": some([True, False])},
     "money": {"currency": some(["EUR"]), "per_kwh": some([0, 0.2]), "residual": some([0, 0.1])},
     "budget": {"hours": some([3.0]), "kwh": some([1])},
-    "shift": {"start": some(["2026-03-03T00:00:00Z"]), "policy": some(["greedy", "none"]), "minimum": some([0.2, 0])},
+    "shift": {
+        "start": some(["2026-03-03T00:00:00Z"]),
+        "policy": some(["greedy", "none"]),
+        "minimum": some([0.2, 0]),
+    },
 }
 
 
-FIRST = {"centre": ("data",), "money": ("currency", "per_kwh"), "shift": ("start",)}  # keys that a table must have
+FIRST = {
+    "centre": ("data",),
+    "money": ("currency", "per_kwh"),
+    "shift": ("start",),
+}  # keys that a table must have
 
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Federation:
-    """A configuration with some tables, each with some of its keys or none; a key that does not go with those before is left out."""
+    """A configuration with some tables, each with some of its keys or none; a key that does not go
+    with those before is left out.
+    """
     raw: dict[str, Any] = json.loads(json.dumps(NEEDED))
     tables = draw(st.lists(some(sorted(TABLES)), unique=True, max_size=9))
     if draw(st.booleans()):
-        further = draw(st.fixed_dictionaries({}, optional={"licence": some(["x"]), "modules": some([["v"]])}))
+        further = draw(
+            st.fixed_dictionaries({}, optional={"licence": some(["x"]), "modules": some([["v"]])})
+        )
         raw["bases"] = [{"name": "small", "model": "n", **further}]
         raw["participants"][1]["base"] = "small"
     raw |= draw(st.fixed_dictionaries({}, optional={"seed": some([0, 1])}))
@@ -91,7 +150,9 @@ def test_what_is_stored_is_read_back_and_holds_no_default(config: Federation) ->
     assert whole(plain) == whole(config.model_dump(mode="json")) == config.model_dump(mode="json")
     assert changes(stored(config), plain) == []
     for key, default in defaults(Federation):
-        assert not [value for value in found_at(plain, key.split(".")) if json_equal(value, default)], key
+        assert not [
+            value for value in found_at(plain, key.split(".")) if json_equal(value, default)
+        ], key
 
 
 def json_equal(one: Any, other: Any) -> bool:
@@ -104,7 +165,11 @@ def found_at(value: Any, parts: list[str]) -> list[Any]:
         return [value]
     if isinstance(value, list):
         return [item for each in value for item in found_at(each, parts)]
-    return found_at(value[parts[0]], parts[1:]) if isinstance(value, Mapping) and parts[0] in value else []
+    return (
+        found_at(value[parts[0]], parts[1:])
+        if isinstance(value, Mapping) and parts[0] in value
+        else []
+    )
 
 
 def defaults(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -126,7 +191,9 @@ def arguments(annotation: Any) -> Iterator[Any]:
 
 
 def test_a_default_never_changes_and_a_key_that_goes_is_retired() -> None:
-    """A stored configuration leaves out what stands at its default. A new key belongs into defaults.json, with its default.
+    """A stored configuration leaves out what stands at its default.
+
+    A new key belongs into defaults.json, with its default.
 
     Where a default should be another, give a new key that default, and retire the old key.
     """
@@ -144,9 +211,14 @@ def tables_in(default: Any) -> bool:
 @pytest.mark.parametrize("table", ["centre", "distil", "money", "shift"])
 def test_a_table_that_switches_something_on_stays_although_it_is_empty(table: str) -> None:
     """An optional table is absent or there; how it is stored says which."""
-    given: dict[str, Any] = {"centre": {"data": "c"}, "money": {"currency": "EUR", "rent_per_hour": 0}}
+    given: dict[str, Any] = {
+        "centre": {"data": "c"},
+        "money": {"currency": "EUR", "rent_per_hour": 0},
+    }
     given |= {"shift": {"start": "2026-03-03T00:00:00Z"}, "distil": {"teachers": "participants"}}
-    raw = {**NEEDED, table: given[table]} | ({"centre": given["centre"]} if table == "distil" else {})
+    raw = {**NEEDED, table: given[table]} | (
+        {"centre": given["centre"]} if table == "distil" else {}
+    )
     with_it = stored(Federation.model_validate(raw))
     assert table in with_it
     assert table not in stored(Federation.model_validate(NEEDED))
@@ -164,13 +236,31 @@ def test_an_empty_optional_table_is_not_an_absent_one() -> None:
 
 
 def test_a_retired_key_is_dropped_at_its_default_and_named_otherwise() -> None:
-    retired = {"train.warmup": 0, "participants.share": 1.0, "haste": {"on": False, "by": 2}, "gate.strict": False}
+    retired = {
+        "train.warmup": 0,
+        "participants.share": 1.0,
+        "haste": {"on": False, "by": 2},
+        "gate.strict": False,
+    }
     source = Path("federation.toml")
-    old = {**NEEDED, "train": {"rounds": 3, "warmup": 0}, "haste": {"on": False}, "gate": {"strict": False}}
+    old = {
+        **NEEDED,
+        "train": {"rounds": 3, "warmup": 0},
+        "haste": {"on": False},
+        "gate": {"strict": False},
+    }
     old["participants"] = [{"name": "a", "share": 1}, {"name": "b"}]
     retained = without_retired(old, source, retired)
-    assert retained == {**NEEDED, "train": {"rounds": 3}, "gate": {}, "participants": [{"name": "a"}, {"name": "b"}]}
-    wrong: list[tuple[str, Any]] = [("train.warmup", {"train": {"warmup": 5}}), ("haste", {"haste": {"by": 3}})]
+    assert retained == {
+        **NEEDED,
+        "train": {"rounds": 3},
+        "gate": {},
+        "participants": [{"name": "a"}, {"name": "b"}],
+    }
+    wrong: list[tuple[str, Any]] = [
+        ("train.warmup", {"train": {"warmup": 5}}),
+        ("haste", {"haste": {"by": 3}}),
+    ]
     wrong += [("participants.share", {"participants": [{"name": "a"}, {"name": "b", "share": 2}]})]
     wrong += [("gate.strict", {"gate": {"strict": 0}})]
     for key, values in wrong:

@@ -21,7 +21,9 @@ from tequio.config.templates import to_toml, write_federation
 from tequio.core.errors import ConfigError, ResourceError
 
 Task = Literal["classification", "causal"]
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)  # all but surrogates: with \n " ' \ DEL NUL 😀
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=12
+)  # all but surrogates: with \n " ' \ DEL NUL 😀
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
 LABELS = st.dictionaries(TEXT.filter(str.strip), TEXT, min_size=2, max_size=4).filter(
     lambda d: len({label.strip() for label in d}) == len(d)
@@ -47,7 +49,13 @@ def person(name: str = "ana", **data: Any) -> dict[str, Any]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(NAMES, LABELS, NUMBERS, st.integers(0, 2**70), st.lists(TEXT.filter(bool), min_size=1, max_size=3))
+@given(
+    NAMES,
+    LABELS,
+    NUMBERS,
+    st.integers(0, 2**70),
+    st.lists(TEXT.filter(bool), min_size=1, max_size=3),
+)
 def test_a_federation_parses_back_to_the_same_values(
     name: str, labels: dict[str, str], rate: float, seed: int, modules: list[str]
 ) -> None:
@@ -90,16 +98,26 @@ def test_a_participant_parses_back_to_the_same_values(
         found = load_participant(file, name)
     assert found.data.path == file.parent / path
     assert (found.data.text, found.data.consent, found.data.train) == (column, consent, None)
-    assert (found.hardware.memory_gib, found.hardware.probe, found.hardware.max_rank) == (memory, probe, None)
+    assert (found.hardware.memory_gib, found.hardware.probe, found.hardware.max_rank) == (
+        memory,
+        probe,
+        None,
+    )
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.dictionaries(TEXT, st.one_of(TEXT, st.booleans(), st.integers(), st.lists(TEXT), st.dictionaries(TEXT, TEXT)))
+    st.dictionaries(
+        TEXT,
+        st.one_of(TEXT, st.booleans(), st.integers(), st.lists(TEXT), st.dictionaries(TEXT, TEXT)),
+    )
 )
 def test_any_mapping_of_tables_and_scalars_parses_back(value: dict[str, Any]) -> None:
     assert tomllib.loads(to_toml(value, "")) == value
-    assert tomllib.loads(to_toml({"top": value, "rows": [value]}, "")) == {"top": value, "rows": [value]}
+    assert tomllib.loads(to_toml({"top": value, "rows": [value]}, "")) == {
+        "top": value,
+        "rows": [value],
+    }
 
 
 def test_nested_tables_stay_on_one_line() -> None:
@@ -111,11 +129,15 @@ def test_nested_tables_stay_on_one_line() -> None:
 @pytest.mark.parametrize("task", get_args(Task))
 def test_the_starter_is_legal_and_says_what_it_means(tmp_path: Path, task: Task) -> None:
     path, files = write_starter(tmp_path / "mi grupo ñandú", task, None)
-    assert sorted(files) == sorted(p for p in (tmp_path / "mi grupo ñandú").rglob("*") if p.is_file())
+    assert sorted(files) == sorted(
+        p for p in (tmp_path / "mi grupo ñandú").rglob("*") if p.is_file()
+    )
     found = load_federation(path)
     assert found.name == "mi-grupo-and"  # letters outside ASCII cannot stand in a name
     assert (found.base.model, found.base.licence) == (BASES[task], "Apache-2.0")
-    assert found.task.label_names() == (("negative", "positive") if task == "classification" else ())
+    assert found.task.label_names() == (
+        ("negative", "positive") if task == "classification" else ()
+    )
     assert [p.name for p in found.participants] == ["north", "south"]
     for entry in found.participants:
         data = load_participant(entry.file, entry.name).data.path
@@ -123,8 +145,12 @@ def test_the_starter_is_legal_and_says_what_it_means(tmp_path: Path, task: Task)
         assert data.resolve() == path.resolve().parent / "data" / f"{entry.name}.jsonl"
 
 
-@pytest.mark.parametrize(("folder", "name"), [("_-.", "federation"), ("ñ", "federation"), ("a" * 99, "a" * 64)])
-def test_the_starter_finds_a_legal_name_for_any_folder(tmp_path: Path, folder: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "name"), [("_-.", "federation"), ("ñ", "federation"), ("a" * 99, "a" * 64)]
+)
+def test_the_starter_finds_a_legal_name_for_any_folder(
+    tmp_path: Path, folder: str, name: str
+) -> None:
     assert load_federation(write_starter(tmp_path / folder, "causal", None)[0]).name == name
 
 
@@ -157,17 +183,27 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
     accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}
-    people = [person() | {"hardware": {}, "team": {}, "schedule": {}, **accounts, "budget": {}}, person("ben")]
+    people = [
+        person() | {"hardware": {}, "team": {}, "schedule": {}, **accounts, "budget": {}},
+        person("ben"),
+    ]
     main = write_federation(
-        tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
+        tmp_path,
+        small(**tables, **further, **accounts, centre={"data": "c"}),
+        people,
+        {"ben": "mini"},
     )
-    timed = write_federation(tmp_path / "timed", small(shift={"start": "2026-01-01T00:00:00Z"}), [person("ana")])
+    timed = write_federation(
+        tmp_path / "timed", small(shift={"start": "2026-01-01T00:00:00Z"}), [person("ana")]
+    )
     texts = [path.read_text(encoding="utf-8") for path in (main, timed)]
     own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8")
     assert texts[0].startswith(commented(about("federation")))
     assert own.startswith(commented(about("participant")))
     sections = [
-        name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
+        name
+        for name in (*Federation.model_fields, *ParticipantFile.model_fields)
+        if name not in ("name", "seed")
     ]
     assert len(sections) == 29  # 21 of federation.toml, eight of participant.toml
     for name in sections:
@@ -188,7 +224,9 @@ def test_each_key_has_its_comment_where_it_stands_first(tmp_path: Path, task: Ta
         text, words = path.read_text(encoding="utf-8"), comments(file)
         for name, value in tomllib.loads(text).items():
             rows = value if isinstance(value, list) else [value]
-            for key in [f"{name}.{leaf}" for leaf in rows[0]] if isinstance(rows[0], dict) else [name]:
+            for key in (
+                [f"{name}.{leaf}" for leaf in rows[0]] if isinstance(rows[0], dict) else [name]
+            ):
                 assert f"{commented(words[key])}{key.rpartition('.')[2]} = " in text, key
 
 
@@ -218,8 +256,16 @@ def test_other_files_beside_are_left_alone_and_not_listed(tmp_path: Path) -> Non
     ("federation", "participants", "expected"),
     [
         (small(name="two words"), [person()], "federation.toml: name: expected a name"),
-        (small(train={"roundz": 3}), [person()], "federation.toml: unknown key 'train.roundz', did you mean 'rounds'?"),
-        (small(), [person(), person()], "federation.toml: participants: ana is on the roster twice"),
+        (
+            small(train={"roundz": 3}),
+            [person()],
+            "federation.toml: unknown key 'train.roundz', did you mean 'rounds'?",
+        ),
+        (
+            small(),
+            [person(), person()],
+            "federation.toml: participants: ana is on the roster twice",
+        ),
         (small(), [], "federation.toml: participants"),
         (small(), [person("../x")], "x.toml: name: expected a name"),
         (small(), [person(max_train=0)], "ana.toml: data.max_train: "),

@@ -31,9 +31,27 @@ file = "ana.toml"
 PARTICIPANT = 'name = "ana"\n[data]\npath = "ana.csv"\n'
 
 FAULTS = [
-    ("rounds = 3", "learning_rate = 0,003", 10, "train.learning_rate", "Write: learning_rate = 0.003"),
-    ("rounds = 3", "learning_rate = 1.000,5", 10, "train.learning_rate", "Write: learning_rate = 1000.5"),
-    ("rounds = 3", "final_rate = 10%", 10, "train.final_rate", "A share is a number from 0 to 1: 0.1"),
+    (
+        "rounds = 3",
+        "learning_rate = 0,003",
+        10,
+        "train.learning_rate",
+        "Write: learning_rate = 0.003",
+    ),
+    (
+        "rounds = 3",
+        "learning_rate = 1.000,5",
+        10,
+        "train.learning_rate",
+        "Write: learning_rate = 1000.5",
+    ),
+    (
+        "rounds = 3",
+        "final_rate = 10%",
+        10,
+        "train.final_rate",
+        "A share is a number from 0 to 1: 0.1",
+    ),
     ("rounds = 3", "rounds = 03", 10, "train.rounds", "Write: rounds = 3"),
     ("rounds = 3", "final_rate = .5", 10, "train.final_rate", "Write: final_rate = 0.5"),
     ("rounds = 3", "rounds = 1 000", 10, "train.rounds", "Write: rounds = 1000"),
@@ -57,19 +75,35 @@ FAULTS = [
     ('"value"]', '"value"', 8, "adapter.modules", "Its bracket is not closed"),
     ("[adapter]", "[adapter", 7, None, "A heading stands in brackets that are closed"),
     ('"ana.toml"', "/home/ana.toml", 13, "participants.file", 'Write: file = "/home/ana.toml"'),
-    ('"ana.toml"', r'"C:\Users\ana.toml"', 13, "participants.file", r"single quotes: file = 'C:\Users\ana.toml'"),
-    ('"ana.toml"', r'"C:\data\ana.toml"', 13, "participants.file", r"single quotes: file = 'C:\data\ana.toml'"),
+    (
+        '"ana.toml"',
+        r'"C:\Users\ana.toml"',
+        13,
+        "participants.file",
+        r"single quotes: file = 'C:\Users\ana.toml'",
+    ),
+    (
+        '"ana.toml"',
+        r'"C:\data\ana.toml"',
+        13,
+        "participants.file",
+        r"single quotes: file = 'C:\data\ana.toml'",
+    ),
 ]
 
 
 def refusal(folder: Path, text: str, name: str = "federation.toml") -> str:
     (folder / name).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_federation(folder / name) if name.startswith("fed") else load_participant(folder / name)
+        load_federation(folder / name) if name.startswith("fed") else load_participant(
+            folder / name
+        )
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("old", "new", "line", "key", "fix"), FAULTS, ids=[f[1][:24] for f in FAULTS])
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "fix"), FAULTS, ids=[f[1][:24] for f in FAULTS]
+)
 def test_a_fault_names_line_key_and_cure(
     tmp_path: Path, old: str, new: str, line: int, key: str | None, fix: str
 ) -> None:
@@ -100,7 +134,9 @@ def test_a_path_in_single_quotes_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_another_encoding_is_named_with_the_command_that_converts(tmp_path: Path, codec: str) -> None:
+def test_another_encoding_is_named_with_the_command_that_converts(
+    tmp_path: Path, codec: str
+) -> None:
     family = codec.upper().replace("-LE", "LE").replace("-BE", "BE")
     with refused(ConfigError, "toml-encoding", place="federation.toml", encoding=family) as caught:
         decode_toml(FEDERATION.encode(codec), "federation.toml")
@@ -139,7 +175,11 @@ def fault(text: str) -> str:
 
 
 def test_whatever_is_cut_away_from_a_file_is_one_error_or_none() -> None:
-    cuts = [(a, b) for a in range(0, len(FEDERATION), 3) for b in range(a + 1, min(a + 40, len(FEDERATION)), 5)]
+    cuts = [
+        (a, b)
+        for a in range(0, len(FEDERATION), 3)
+        for b in range(a + 1, min(a + 40, len(FEDERATION)), 5)
+    ]
     said = [words for a, b in cuts if (words := fault(FEDERATION[:a] + FEDERATION[b:]))]
     assert len(said) > 100
     assert all(words.startswith("f.toml, line ") for words in said)
@@ -149,11 +189,21 @@ NAMES = [
     ("rounds = 3", "lr = 0.001", "train.lr", "'learning_rate'"),
     ("rounds = 3", "epochs = 3", "train.epochs", "'local_epochs'"),
     ("rounds = 3", "batch = 3", "train.batch", "'batch_size'"),
-    ("rounds = 3", "per_device_train_batch_size = 3", "train.per_device_train_batch_size", "'batch_size'"),
+    (
+        "rounds = 3",
+        "per_device_train_batch_size = 3",
+        "train.per_device_train_batch_size",
+        "'batch_size'",
+    ),
     ("rounds = 3", "num_rounds = 3", "train.num_rounds", "'rounds'"),
     ("rounds = 3", "warmup_ratio = 0.1", "train.warmup_ratio", "'final_rate'"),
     ("rounds = 3", "max_length = 64", "train.max_length", "'task.max_tokens'"),
-    ("[train]", "lora_alpha = 16\n[train]", "adapter.lora_alpha", "'scale'; it is alpha / r, not alpha"),
+    (
+        "[train]",
+        "lora_alpha = 16\n[train]",
+        "adapter.lora_alpha",
+        "'scale'; it is alpha / r, not alpha",
+    ),
     ("[train]", "r = 8\n[train]", "adapter.r", "'ranks'"),
     ("[train]", "lora_r = 8\n[train]", "adapter.lora_r", "'ranks'"),
     ("[train]", 'target_modules = ["q"]\n[train]', "adapter.target_modules", "'modules'"),
@@ -162,8 +212,12 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("old", "new", "key", "ours"), NAMES, ids=[n[2] for n in NAMES])
-def test_another_library_s_name_leads_to_our_key(tmp_path: Path, old: str, new: str, key: str, ours: str) -> None:
-    assert f"unknown key {key!r}: here it is called {ours}" in refusal(tmp_path, FEDERATION.replace(old, new))
+def test_another_library_s_name_leads_to_our_key(
+    tmp_path: Path, old: str, new: str, key: str, ours: str
+) -> None:
+    assert f"unknown key {key!r}: here it is called {ours}" in refusal(
+        tmp_path, FEDERATION.replace(old, new)
+    )
 
 
 def test_every_name_leads_to_a_key_that_is_there() -> None:
@@ -171,7 +225,9 @@ def test_every_name_leads_to_a_key_that_is_there() -> None:
     for model in (Federation, ParticipantFile):
         for table, field in model.model_fields.items():
             parts = (field.annotation, *getattr(field.annotation, "__args__", ()))
-            keys |= {f"{table}.{key}" for part in parts for key in getattr(part, "model_fields", ())}
+            keys |= {
+                f"{table}.{key}" for part in parts for key in getattr(part, "model_fields", ())
+            }
     assert {key for key, _ in KEYS.values()} <= keys
     assert set(TABLES.values()) <= keys
 

@@ -27,7 +27,10 @@ def spent(*bodies: dict[str, Any], one_process: bool = False) -> dict[str, float
     return tracker.spent
 
 
-ROUND = row("", 1.0) | {"train": [row("a", 2.0, bytes_up=3e6, bytes_down=1e6)], "evaluation": [row("a", 0.5)]}
+ROUND = row("", 1.0) | {
+    "train": [row("a", 2.0, bytes_up=3e6, bytes_down=1e6)],
+    "evaluation": [row("a", 0.5)],
+}
 
 
 def test_a_round_across_a_network_is_the_coordinators_part_and_everybodys() -> None:
@@ -38,16 +41,20 @@ def test_a_round_across_a_network_is_the_coordinators_part_and_everybodys() -> N
 
 def test_what_is_in_flight_counts_when_it_was_trained() -> None:
     window = ROUND | {"in_flight": [row("b", 4.0), {"name": "c", "sent": 1}]}
-    landed = row("", 1.0) | {"train": [{"name": "b", "steps": 10, "bytes_up": 2e6, "bytes_down": 0}]}
+    landed = row("", 1.0) | {
+        "train": [{"name": "b", "steps": 10, "bytes_up": 2e6, "bytes_down": 0}]
+    }
     assert spent(window)["kwh"] == 7.5
     took = spent(window, landed)
     assert (took["kwh"], took["megabytes"]) == (8.5, 6.0)
 
 
 def test_the_coordinators_money_is_counted() -> None:
-    """At 2 a kWh and 5 an hour: its 3 hours, and the kWh that participants in its process did not draw.
+    """At 2 a kWh and 5 an hour: its 3 hours, and the kWh that participants in its process did not
+    draw.
 
-    Beside training is what is left without the centre's hour and .5 kWh, and, where participants take turns in one process, without theirs.
+    Beside training is what is left without the centre's hour and .5 kWh, and, where participants
+    take turns in one process, without theirs.
     """
     money = {"amount": 0.5, "currency": "EUR"}
     centre = row("", 4.0) | {"train": [row("a", 2.0, money=money), row("centre", 0.5)]}
@@ -60,8 +67,13 @@ def test_the_coordinators_money_is_counted() -> None:
         allowed = tracker.allow([Member("centre", 0, 8, 10), Member("a", 1, 8, 10)], 2, 0)
         assert allowed is not None
         each = ((100.0 - tracker.spent["money"]) / 2 - tracker.beside["money"]) / 2
-        own = 0.5 / 5.5 if one_process else 1.0  # the rest of what it costs is the coordinator's hour
-        assert {i: m["money"] for i, m in allowed.items()} == {0: pytest.approx(each), 1: pytest.approx(own * each)}
+        own = (
+            0.5 / 5.5 if one_process else 1.0
+        )  # the rest of what it costs is the coordinator's hour
+        assert {i: m["money"] for i, m in allowed.items()} == {
+            0: pytest.approx(each),
+            1: pytest.approx(own * each),
+        }
 
 
 def test_waits_and_personal_models_are_counted_and_the_centres_bytes_are_not() -> None:
@@ -85,7 +97,9 @@ STEPS = 400
 
 
 def took(seconds: float, **more: Any) -> dict[str, Any]:
-    return {"energy": {"joules": 100.0 * seconds, "seconds": seconds, "intensity": 400.0, "pue": 1.0}} | more
+    return {
+        "energy": {"joules": 100.0 * seconds, "seconds": seconds, "intensity": 400.0, "pue": 1.0}
+    } | more
 
 
 def of(key: str, seconds: float) -> float:
@@ -102,8 +116,12 @@ def made_of(allowed: Mapping[str, float], key: str, seconds: float) -> int:
     return len(made)
 
 
-def a_round(allowed: Mapping[int, Mapping[str, float]], key: str, one_process: bool) -> dict[str, Any]:
-    """Each makes the steps that fit, as a participant does; in one process one after the other, else side by side."""
+def a_round(
+    allowed: Mapping[int, Mapping[str, float]], key: str, one_process: bool
+) -> dict[str, Any]:
+    """Each makes the steps that fit, as a participant does; in one process one after the other,
+    else side by side.
+    """
     rows = []
     for index, (name, each) in enumerate(SECONDS.items()):
         made = made_of(allowed[index], key, each)
@@ -119,14 +137,21 @@ def a_round(allowed: Mapping[int, Mapping[str, float]], key: str, one_process: b
 def start(one_process: bool) -> dict[str, Any]:
     """Each looks at the base for 2 s."""
     paid = {"currency": "EUR", "amount": of("money", 2.0)}
-    return took(4.0 if one_process else 0.0, evaluation=[took(2.0, name=name, money=paid) for name in ("a", "b")])
+    return took(
+        4.0 if one_process else 0.0,
+        evaluation=[took(2.0, name=name, money=paid) for name in ("a", "b")],
+    )
 
 
 @pytest.mark.parametrize("one_process", [True, False])
 @pytest.mark.parametrize("key", ["kwh", "kg_co2e", "hours", "money"])
 @pytest.mark.parametrize("rounds", [1, 5])
-def test_a_budget_is_spent_and_overrun_by_one_step_at_most(key: str, one_process: bool, rounds: int) -> None:
-    """A limit that pays for a quarter of rounds of 400 steps each: 9 s a step of all three, and 5 s beside them."""
+def test_a_budget_is_spent_and_overrun_by_one_step_at_most(
+    key: str, one_process: bool, rounds: int
+) -> None:
+    """A limit that pays for a quarter of rounds of 400 steps each: 9 s a step of all three, and 5 s
+    beside them.
+    """
     limit = of(key, rounds * (0.25 * STEPS * sum(SECONDS.values()) + BESIDE))
     tracker = BudgetTracker({key: limit}, one_process, "EUR", price=PRICE)
     tracker.add(start(one_process))

@@ -1,4 +1,6 @@
-"""The simulated clock: hours chosen by what was known, rounds that end with the last, shares of a budget and their minimum."""
+"""The simulated clock: hours chosen by what was known, rounds that end with the last, shares of a
+budget and their minimum.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ DAY = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = 3600.0
 
 
-def series(grams: Sequence[float], begin: datetime = DAY, issued: datetime | None = None) -> Intensity:
+def series(
+    grams: Sequence[float], begin: datetime = DAY, issued: datetime | None = None
+) -> Intensity:
     kind: Kind = "actual" if issued is None else "forecast"
     rows = (
         Window("X", begin + timedelta(hours=i), HOUR, g, kind, issued, "average", "made up", "")
@@ -27,7 +31,9 @@ def series(grams: Sequence[float], begin: datetime = DAY, issued: datetime | Non
     return Intensity("X", "average", "made up", tuple(rows))
 
 
-def worker(grams: Sequence[float], hours: float, watts: float = 1000.0, *forecasts: Intensity) -> Worker:
+def worker(
+    grams: Sequence[float], hours: float, watts: float = 1000.0, *forecasts: Intensity
+) -> Worker:
     return Worker(hours * HOUR, watts, CarbonForecast(Site((series(grams),)), forecasts))
 
 
@@ -42,14 +48,21 @@ def at(hour: float) -> str:
 def test_by_a_forecast_made_in_time_it_waits_and_the_round_ends_with_the_last() -> None:
     grams = [400.0, 300.0, 100.0, 200.0, 500.0, 600.0, 600.0, 600.0]
     known = series(grams[1:], DAY + timedelta(hours=1), issued=DAY)
-    workers = {"a": worker(grams, 1.5, 1.0, known), "b": worker(grams, 1.0)}  # b has no forecast, and no past
+    workers = {
+        "a": worker(grams, 1.5, 1.0, known),
+        "b": worker(grams, 1.0),
+    }  # b has no forecast, and no past
     found = advance(opening(terms(4.0), ["a", "b"]), 1, workers, ["a", "b"], terms(4.0))
     assert found is not None
     clock, work = found
-    assert [(s.begin, s.seconds) for s in work["a"].hours] == [(at(2), 1.5 * HOUR)]  # 100 and 200, of which one half
+    assert [(s.begin, s.seconds) for s in work["a"].hours] == [
+        (at(2), 1.5 * HOUR)
+    ]  # 100 and 200, of which one half
     assert work["a"].intensity == pytest.approx((100 + 0.5 * 200) / 1.5)
     assert work["a"].at_once == pytest.approx((400 + 0.5 * 300) / 1.5)
-    assert [(s.begin, s.seconds) for s in work["b"].hours] == [(at(0), HOUR)]  # nothing better is known to come
+    assert [(s.begin, s.seconds) for s in work["b"].hours] == [
+        (at(0), HOUR)
+    ]  # nothing better is known to come
     assert clock.now.isoformat() == at(3.5)
     assert clock.plain.isoformat() == at(1.5)
     assert Clock.of(clock.facts()) == clock
@@ -90,19 +103,26 @@ def run(workers: dict[str, Worker], given_: Terms) -> list[list[str]]:
 
 
 def test_shares_by_hand() -> None:
-    # 10 rounds, 100 and 400 g a round, 2.5 kg, α = 1: 1.25 kg each, which is all ten rounds of the first (1 kg), so 1.5 kg of the other
+    # 10 rounds, 100 and 400 g a round, 2.5 kg, α = 1: 1.25 kg each, which is all ten rounds of the
+    # first (1 kg), so 1.5 kg of the other
     rounds = run(flat([100.0, 400.0]), terms(1.0, 10, grams=2500.0))
     assert len(rounds) == 10
     assert sum("p0" in r for r in rounds) == 10
     assert sum("p1" in r for r in rounds) == 3
-    # and the large minimum wins over fairness: .5 of ten rounds are 5 · 400 g, so 500 g are left for the first
+    # and the large minimum wins over fairness: .5 of ten rounds are 5 · 400 g, so 500 g are left
+    # for the first
     rounds = run(flat([100.0, 400.0]), terms(1.0, 10, grams=2500.0, minimum=0.5))
     assert [sum(name in r for r in rounds) for name in ("p0", "p1")] == [5, 5]
 
 
 def test_forecasts_that_flatter_are_seen_through() -> None:
-    """The air is always as dear for a, and always said to be half as dear in an hour: it still works late in the run."""
-    lies = [series([100.0], DAY + timedelta(hours=h + 1), issued=DAY + timedelta(hours=h)) for h in range(40)]
+    """The air is always as dear for a, and always said to be half as dear in an hour: it still
+    works late in the run.
+    """
+    lies = [
+        series([100.0], DAY + timedelta(hours=h + 1), issued=DAY + timedelta(hours=h))
+        for h in range(40)
+    ]
     workers = {"a": worker([200.0] * 40, 1.0, 1000.0, *lies), "b": worker([10.0] * 40, 1.0)}
     given_ = terms(2.0, 10, grams=1100.0)
     clock, late = opening(given_, ["a", "b"]), 0

@@ -1,4 +1,6 @@
-"""Contributions: they add up, they rank like exact Shapley values, noise comes last; in a real small round they are recorded."""
+"""Contributions: they add up, they rank like exact Shapley values, noise comes last; in a real
+small round they are recorded.
+"""
 
 from __future__ import annotations
 
@@ -78,14 +80,21 @@ def local(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def counted_of(change: np.ndarray, index: int, examples: int, run_spec: RunSpec) -> Admitted:
     update = Update({"head.weight": Dense(torch.tensor(change))}, run_spec.spec)
     facts = Facts(examples=examples, steps=5, norm=update.norm())
-    return Admitted(Member(f"p{index}", index, 1, 5), update, facts, {"name": f"p{index}", "rank": 1})
+    return Admitted(
+        Member(f"p{index}", index, 1, 5), update, facts, {"name": f"p{index}", "rank": 1}
+    )
 
 
-def federated(w_: World, who: tuple[int, ...], run_spec: RunSpec) -> tuple[np.ndarray, dict[str, float]]:
+def federated(
+    w_: World, who: tuple[int, ...], run_spec: RunSpec
+) -> tuple[np.ndarray, dict[str, float]]:
     """(the model after six rounds, agreements summed over them)."""
     model, credits = np.zeros((FEATURES, CLASSES)), {f"p{i + 1}": 0.0 for i in who}
     for _ in range(6 if who else 0):
-        fold = aggregate([counted_of(local(model, *w_.train[i]), i + 1, SIZES[i], run_spec) for i in who], run_spec)
+        fold = aggregate(
+            [counted_of(local(model, *w_.train[i]), i + 1, SIZES[i], run_spec) for i in who],
+            run_spec,
+        )
         change = mix(fold, run_spec)
         entry = change.entries["head.weight"]
         assert isinstance(entry, Dense)
@@ -103,7 +112,9 @@ def federated(w_: World, who: tuple[int, ...], run_spec: RunSpec) -> tuple[np.nd
 def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
     make_federation: Any, seed: int, weights: str
 ) -> None:
-    path = make_federation(rows=40, centre=False, algorithm={"weights": weights}, equity={"credit": True})
+    path = make_federation(
+        rows=40, centre=False, algorithm={"weights": weights}, equity={"credit": True}
+    )
     run_spec = build_setup(path).run_spec
     w_, people = world(seed), range(len(SIZES))
     value = {
@@ -152,15 +163,27 @@ def test_leaving_nobody_out_changes_nothing(make_federation: Any) -> None:
     run_spec = replace(build_setup(make_federation(rows=40, centre=False)).run_spec, credit=True)
     w_ = world(0)
     parts = [
-        counted_of(local(np.zeros((FEATURES, CLASSES)), *w_.train[i]), i + 1, SIZES[i], run_spec) for i in range(3)
+        counted_of(local(np.zeros((FEATURES, CLASSES)), *w_.train[i]), i + 1, SIZES[i], run_spec)
+        for i in range(3)
     ]
     fold = aggregate(parts, run_spec)
     two = mix(aggregate(parts[:2], run_spec), run_spec)
-    assert mix(contribution.without(fold, 3, run_spec), run_spec).minus(two).norm() <= 1e-12 * two.norm()
-    assert mix(contribution.without(fold, 9, run_spec), run_spec).minus(mix(fold, run_spec)).norm() == 0.0
+    assert (
+        mix(contribution.without(fold, 3, run_spec), run_spec).minus(two).norm()
+        <= 1e-12 * two.norm()
+    )
+    assert (
+        mix(contribution.without(fold, 9, run_spec), run_spec).minus(mix(fold, run_spec)).norm()
+        == 0.0
+    )
 
 
 def test_credits_need_a_star_and_adapters(make_federation: Any) -> None:
-    for sections in ({"topology": {"kind": "ring"}, "equity": {"credit": True}}, {"equity": {"leave_one_out": True}}):
+    for sections in (
+        {"topology": {"kind": "ring"}, "equity": {"credit": True}},
+        {"equity": {"leave_one_out": True}},
+    ):
         with pytest.raises(ConfigError, match="equity"):
-            load_federation(make_federation(rows=10, centre=False, folder=str(len(sections)), **sections))
+            load_federation(
+                make_federation(rows=10, centre=False, folder=str(len(sections)), **sections)
+            )

@@ -28,7 +28,9 @@ from tequio.runtimes.embedded import Embedded
 
 @pytest.fixture
 def four(make_federation: Any) -> RunSetup:
-    return build_setup(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"}))
+    return build_setup(
+        make_federation(participants=4, centre=False, algorithm={"weights": "uniform"})
+    )
 
 
 def test_metropolis_weights_of_a_ring_of_four_are_thirds() -> None:
@@ -50,7 +52,11 @@ def test_unequal_degrees_still_make_a_symmetric_doubly_stochastic_matrix() -> No
 @pytest.mark.parametrize(
     ("graph", "code", "facts"),
     [
-        ({1: frozenset({2}), 2: frozenset({1}), 3: frozenset[int]()}, "graph-in-parts", {"name": 1, "names": [3]}),
+        (
+            {1: frozenset({2}), 2: frozenset({1}), 3: frozenset[int]()},
+            "graph-in-parts",
+            {"name": 1, "names": [3]},
+        ),
         ({1: frozenset({2}), 2: frozenset[int]()}, "edge-one-way", {"edge": [1, 2]}),
     ],
 )
@@ -64,20 +70,29 @@ def test_a_complete_graph_with_all_sent_is_the_star(four: RunSetup) -> None:
     runtime = Embedded(four.nodes)
     star, _ = open_state(run_spec, runtime)
     star, _ = run_round(star, run_spec, runtime)
-    peers, record = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(complete([1, 2, 3, 4]))), runtime)
+    peers, record = gossip_round(
+        open_peers(run_spec), run_spec, Peers(mixing(complete([1, 2, 3, 4]))), runtime
+    )
     for model in peers.models.values():
         assert model.minus(star.shared).norm() <= 1e-5 * star.shared.norm()
     assert record["disagreement"] <= 1e-5
     assert {n: pytest.approx(v["loss"], abs=1e-5) for n, v in record["validation"].items()} == {
-        n: v["loss"] for n, v in run_round(open_state(run_spec, runtime)[0], run_spec, runtime)[1]["validation"].items()
+        n: v["loss"]
+        for n, v in run_round(open_state(run_spec, runtime)[0], run_spec, runtime)[1][
+            "validation"
+        ].items()
     }
 
 
 def test_mixing_keeps_the_mean_and_brings_peers_together(four: RunSetup) -> None:
     run_spec = replace(four.run_spec, broadcast_rank=64)
     runtime = Embedded(four.nodes)
-    state, record = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
-    alone, _ = gossip_round(open_peers(run_spec), run_spec, Peers({i: {i: 1.0} for i in (1, 2, 3, 4)}), runtime)
+    state, record = gossip_round(
+        open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime
+    )
+    alone, _ = gossip_round(
+        open_peers(run_spec), run_spec, Peers({i: {i: 1.0} for i in (1, 2, 3, 4)}), runtime
+    )
     centre = mean(alone.models)
     assert mean(state.models).minus(centre).norm() <= 1e-5 * centre.norm()
     # the ring of four contracts deviations by its second eigenvalue, 1/3
@@ -88,7 +103,9 @@ def test_mixing_keeps_the_mean_and_brings_peers_together(four: RunSetup) -> None
 def test_what_a_truncation_leaves_out_is_sent_later(four: RunSetup) -> None:
     run_spec = replace(four.run_spec, broadcast_rank=2)
     runtime = Embedded(four.nodes)
-    state, _ = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
+    state, _ = gossip_round(
+        open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime
+    )
     assert all(copy.max_rank() <= 2 for copy in state.copies.values())
     still = replace(run_spec, learning_rate=1e-12)  # nobody learns any more: only the rest is sent
     gaps = []
@@ -103,7 +120,9 @@ def test_layouts_of_coordinates_and_a_centre_are_refused(make_federation: Any) -
     with refused(ConfigError, "peers-centre"):
         open_peers(with_centre.run_spec)
     fedit = build(
-        load_federation(make_federation(participants=2, centre=False, folder="f", algorithm={"reduce": "fedit"}))
+        load_federation(
+            make_federation(participants=2, centre=False, folder="f", algorithm={"reduce": "fedit"})
+        )
     )
     with refused(ConfigError, "peers-algorithm", key="reduce", value="fedit"):
         open_peers(fedit.run_spec)

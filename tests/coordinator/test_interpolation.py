@@ -1,4 +1,6 @@
-"""Points between base and shared model: the ends are base and shared, and what the gate refuses is not delivered."""
+"""Points between base and shared model: the ends are base and shared, and what the gate refuses is
+not delivered.
+"""
 
 from __future__ import annotations
 

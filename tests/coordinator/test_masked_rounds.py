@@ -41,7 +41,9 @@ def make_pair(make_federation: Callable[..., Path]) -> Callable[[], tuple[RunSet
             "rows": 40,
         }
         clear = build_setup(make_federation(**sections, folder="open"))
-        return clear, build_setup(make_federation(**sections, folder="masked", privacy={"mode": "masked"}))
+        return clear, build_setup(
+            make_federation(**sections, folder="masked", privacy={"mode": "masked"})
+        )
 
     return make
 
@@ -137,7 +139,11 @@ def test_ranks_of_too_few_rest_in_that_round(make_pair: Any) -> None:
     assert all(bool(b[:, :2].any()) and not bool(b[:, 2:].any()) for b in columns)
     found, body = run_round(found, hidden.run_spec, rounds, rounds.gather)
     assert body["sums"]["train"]["rank"] == 4
-    assert any(bool(plain(entry)[:, 2:].any()) for name, entry in found.shared.entries.items() if name.endswith(":b"))
+    assert any(
+        bool(plain(entry)[:, 2:].any())
+        for name, entry in found.shared.entries.items()
+        if name.endswith(":b")
+    )
 
 
 def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
@@ -145,7 +151,11 @@ def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
     rounds, inner = masked_rounds(hidden)
 
     def up(task: Any, reply: Any) -> Any:
-        return failing(1, "mask")(task, failing(2, "mask")(task, reply)) if task.index in (1, 2) else reply
+        return (
+            failing(1, "mask")(task, failing(2, "mask")(task, reply))
+            if task.index in (1, 2)
+            else reply
+        )
 
     rounds = replace(rounds, inner=Wire(inner, up=up))
     state, _ = open_state(hidden.run_spec, rounds)
@@ -156,16 +166,25 @@ def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["model", "rate", "method"])
-def test_a_coordinator_that_asks_one_participant_something_else_learns_nothing(make_pair: Any, what: str) -> None:
+def test_a_coordinator_that_asks_one_participant_something_else_learns_nothing(
+    make_pair: Any, what: str
+) -> None:
     _, hidden = make_pair()
     rounds, inner = masked_rounds(hidden)
 
     def down(task: Any) -> Any:
-        if not (isinstance(task, SumRequest) and task.index == 1 and isinstance(task.request, TrainRequest)):
+        if not (
+            isinstance(task, SumRequest)
+            and task.index == 1
+            and isinstance(task.request, TrainRequest)
+        ):
             return task
         request = task.request
         assert request.start is not None
-        moved = {k: Dense(plain(e) + 0.01) if k.endswith(":b") else e for k, e in request.start.entries.items()}
+        moved = {
+            k: Dense(plain(e) + 0.01) if k.endswith(":b") else e
+            for k, e in request.start.entries.items()
+        }
         changed = {
             "model": replace(request, start=Update(moved, request.start.spec)),
             "rate": replace(request, learning_rate=request.learning_rate * 2),
@@ -181,7 +200,9 @@ def test_a_coordinator_that_asks_one_participant_something_else_learns_nothing(m
         return
     with pytest.raises(ShortRound) as short:
         run_round(state, hidden.run_spec, rounds, rounds.gather)
-    assert {row["reason"]["code"] for row in short.value.body["admissions"]} == {"secure-sum-garbage"}
+    assert {row["reason"]["code"] for row in short.value.body["admissions"]} == {
+        "secure-sum-garbage"
+    }
 
 
 def test_no_participant_answers_in_the_clear(make_pair: Any) -> None:
@@ -220,8 +241,12 @@ def test_looks_at_crafted_models_end_after_one_per_round(make_pair: Any) -> None
     again = rounds.look(asked[0], panel)
     assert again.summed == seen[0].summed, "the same question gives the same bytes"
     later = [rounds.look([replace(one, round=k) for one in asked[k]], panel) for k in range(2, 20)]
-    assert [bool(one.summed) for one in later] == [True] + [False] * 17, "the federation has two rounds"
-    assert {reason.code for one in seen[1:] for reason in one.failed.values()} == {"secure-sum-over"}
+    assert [bool(one.summed) for one in later] == [True] + [False] * 17, (
+        "the federation has two rounds"
+    )
+    assert {reason.code for one in seen[1:] for reason in one.failed.values()} == {
+        "secure-sum-over"
+    }
 
 
 def replies_of(setup: RunSetup) -> list[tuple[Any, Reply]]:
@@ -262,7 +287,9 @@ def test_one_text_more_changes_no_byte_beside_the_vector(make_pair: Any) -> None
         len(node.data.train),
         len(node.data.train) - 1,
     }
-    other = replies_of(replace(neighbour, masking=build_masking(neighbour.config, neighbour.run_spec)))
+    other = replies_of(
+        replace(neighbour, masking=build_masking(neighbour.config, neighbour.run_spec))
+    )
     for (task_, reply), (_, second) in zip(whole, other, strict=True):
         assert isinstance(reply, Reply)
         assert isinstance(second, Reply)
@@ -300,7 +327,9 @@ def test_a_failure_tells_no_figure_and_a_spent_budget_is_withheld(
     _, hidden = make_pair()
     rounds, inner = masked_rounds(hidden)
     state, _ = open_state(hidden.run_spec, rounds)
-    diverged = TrainingError("It rose to 17.25.", reason=Reason("loss-rose", {"first": 0.5, "last": 17.25}))
+    diverged = TrainingError(
+        "It rose to 17.25.", reason=Reason("loss-rose", {"first": 0.5, "last": 17.25})
+    )
     spent = BudgetError("Spent.", reason=Reason("own-budget-spent", {"keys": ["hours"]}))
     train = Node.train
 

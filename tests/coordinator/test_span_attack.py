@@ -24,7 +24,9 @@ MODULE = "encoder.layer.0.attention.self.query"
 RANK, MEMBERS = 16, 4
 
 
-def gradient(setup: RunSetup, index: int, shared: Update) -> tuple[torch.Tensor, set[tuple[int, int]]]:
+def gradient(
+    setup: RunSetup, index: int, shared: Update
+) -> tuple[torch.Tensor, set[tuple[int, int]]]:
     """Return the gradient of the first layer's A on one text of a participant, and the text's
     (token, position) pairs."""
     node = setup.nodes[index]
@@ -40,12 +42,18 @@ def gradient(setup: RunSetup, index: int, shared: Update) -> tuple[torch.Tensor,
     return found, {(token, place) for place, token in enumerate(text.ids)}
 
 
-def in_span(matrix: torch.Tensor, inputs: dict[tuple[int, int], torch.Tensor]) -> set[tuple[int, int]]:
+def in_span(
+    matrix: torch.Tensor, inputs: dict[tuple[int, int], torch.Tensor]
+) -> set[tuple[int, int]]:
     """Return the (token, position) pairs whose input lies in the span of a gradient's rows (Petrov
     et al., 2024)."""
     _, sizes, rows = torch.linalg.svd(matrix, full_matrices=False)
     rows = rows[sizes > 1e-5 * sizes[0]]
-    return {pair for pair, x in inputs.items() if float((x - x @ rows.T @ rows).norm() / x.norm()) < 1e-3}
+    return {
+        pair
+        for pair, x in inputs.items()
+        if float((x - x @ rows.T @ rows).norm() / x.norm()) < 1e-3
+    }
 
 
 def first_inputs(base: Path, longest: int) -> dict[tuple[int, int], torch.Tensor]:
@@ -58,7 +66,9 @@ def first_inputs(base: Path, longest: int) -> dict[tuple[int, int], torch.Tensor
     found: dict[tuple[int, int], torch.Tensor] = {}
     with torch.no_grad():
         for place in range(longest):
-            rows = model.embeddings(ids[:, None], position_ids=torch.full((len(ids), 1), place))[:, 0]
+            rows = model.embeddings(ids[:, None], position_ids=torch.full((len(ids), 1), place))[
+                :, 0
+            ]
             found |= {(int(token), place): row for token, row in zip(ids, rows, strict=True)}
     return found
 
@@ -77,7 +87,9 @@ def masked_sum(values: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     members, collector = {i: Member(i, key) for i, key in keys.items()}, Collector(context, b"")
     directory = collector.directory({i: m.announce(context) for i, m in members.items()})
     inboxes = collector.inboxes({i: m.share(context, directory) for i, m in members.items()})
-    sent = {i: m.mask(context, b"", inboxes[i], lambda i=i: (values[i], {})) for i, m in members.items()}  # type: ignore[misc]
+    sent = {
+        i: m.mask(context, b"", inboxes[i], lambda i=i: (values[i], {})) for i, m in members.items()
+    }  # type: ignore[misc]
     for index, vector in sent.items():
         collector.receive(index, vector)
     survivors = frozenset(collector.close())
@@ -95,22 +107,30 @@ def test_a_text_is_read_from_one_open_gradient_and_not_from_a_masked_one(
     }
     path = make_federation(participants=MEMBERS, centre=False, **sections)
     for own in (path.parent / "participants").glob("*.toml"):
-        own.write_text("".join(line for line in own.read_text().splitlines(True) if "max_rank" not in line))
+        own.write_text(
+            "".join(line for line in own.read_text().splitlines(True) if "max_rank" not in line)
+        )
     setup = build_setup(path)
     state, _ = open_state(setup.run_spec, Embedded(setup.nodes))
     draw = torch.Generator().manual_seed(3)
     shared = Update(
         {
-            name: Dense(torch.randn(plain(entry).shape, generator=draw) * 0.1) if name.endswith(":b") else entry
+            name: Dense(torch.randn(plain(entry).shape, generator=draw) * 0.1)
+            if name.endswith(":b")
+            else entry
             for name, entry in state.shared.entries.items()
         },
         state.shared.spec,
     )
     found = {index: gradient(setup, index, shared) for index in range(1, MEMBERS + 1)}
-    inputs = first_inputs(tiny_bert, max(place for _, pairs in found.values() for _, place in pairs) + 1)
+    inputs = first_inputs(
+        tiny_bert, max(place for _, pairs in found.values() for _, place in pairs) + 1
+    )
     matrix, text = found[1]
     assert in_span(matrix, inputs) == text, "an open gradient tells every token and where it stands"
     crossed, opened = masked_sum({index: one.numpy().ravel() for index, (one, _) in found.items()})
-    assert np.allclose(opened.reshape(matrix.shape), sum(one.numpy() for one, _ in found.values()), atol=1e-6)
+    assert np.allclose(
+        opened.reshape(matrix.shape), sum(one.numpy() for one, _ in found.values()), atol=1e-6
+    )
     for seen in (crossed, opened):
         assert not in_span(torch.from_numpy(seen.reshape(matrix.shape).copy()), inputs)

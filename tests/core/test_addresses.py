@@ -1,4 +1,6 @@
-"""Addresses for participants: what can be connected to is brought into one form, everything else is refused with what to write."""
+"""Addresses for participants: what can be connected to is brought into one form, everything else is
+refused with what to write.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def test_an_address_in_one_form(given: str, retained: str, host: str, port: int)
         ("https://fl.example.org/", "address-with-more", {"example": "fl.example.org:9443"}),
         ("grpc://[::1]:9443", "address-with-more", {"example": "[::1]:9443"}),
         ("fl.example.org:9443/hub", "address-with-more", {"example": "fl.example.org:9443"}),
-        ("fl.example.org:9443/to?at=http://x", "address-with-more", {"example": "fl.example.org:9443"}),
+        (
+            "fl.example.org:9443/to?at=http://x",
+            "address-with-more",
+            {"example": "fl.example.org:9443"},
+        ),
         ("fl.example.org", "address-port", {"port": None}),
         ("fl.example.org:", "address-port", {"port": None}),
         ("fl.example.org:0", "address-port", {"port": "0"}),
@@ -62,6 +68,8 @@ def test_an_address_in_one_form(given: str, retained: str, host: str, port: int)
         ("", "address-port", {"port": None}),
     ],
 )
-def test_what_nobody_can_connect_to_is_refused(given: str, code: str, facts: dict[str, Any]) -> None:
+def test_what_nobody_can_connect_to_is_refused(
+    given: str, code: str, facts: dict[str, Any]
+) -> None:
     with refused(ConfigError, code, key="--address", address=given, **facts):
         public_address(given)

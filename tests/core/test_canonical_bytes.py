@@ -1,4 +1,6 @@
-"""Our writer of safetensors gives the library's bytes, and what the library refuses: tensors that share memory."""
+"""Our writer of safetensors gives the library's bytes, and what the library refuses: tensors that
+share memory.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def test_the_bytes_are_those_of_the_library() -> None:
         "one": torch.tensor(2.5),
     }
     meta = {"spec": "é", "n": [1, 2.5]}
-    assert pack_tensors(flat, meta) == save(flat, metadata={META_KEY: canonical_json(meta).decode()})
+    assert pack_tensors(flat, meta) == save(
+        flat, metadata={META_KEY: canonical_json(meta).decode()}
+    )
 
 
 def test_views_and_aliases_are_written_as_what_they_show() -> None:

@@ -42,7 +42,9 @@ def test_a_duration_is_written_in_its_two_largest_units(seconds: float, written:
 @given(st.floats(0.0, 1e7))
 def test_what_is_written_is_never_far_from_what_is_meant(seconds: float) -> None:
     words = duration(seconds).split()
-    read = [(float(number), SIZES[unit]) for number, unit in zip(words[::2], words[1::2], strict=True)]
+    read = [
+        (float(number), SIZES[unit]) for number, unit in zip(words[::2], words[1::2], strict=True)
+    ]
     total = math.fsum(number * size for number, size in read)
     smallest = {60.0: 1.0, 3600.0: 60.0, 86400.0: 3600.0}.get(read[0][1], 1.0)
     assert total == pytest.approx(seconds, abs=smallest)

@@ -28,7 +28,12 @@ def test_anything_else_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
-        for name, words in (("pipe", "named pipe"), ("socket", "socket"), ("/dev/zero", "device"), (".", "folder")):
+        for name, words in (
+            ("pipe", "named pipe"),
+            ("socket", "socket"),
+            ("/dev/zero", "device"),
+            (".", "folder"),
+        ):
             for read in (open_regular, check_regular, digest_file):
                 with pytest.raises(OSError, match=words) as caught:
                     read(tmp_path / name)

@@ -1,4 +1,6 @@
-"""The update algebra against plain matrices: numpy-like oracles formed by multiplying the factors out."""
+"""The update algebra against plain matrices: numpy-like oracles formed by multiplying the
+factors out.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,9 @@ def test_damaged_bytes_give_one_named_error_or_another_update(data: st.DataObjec
     except UpdateError as error:
         assert "file F" in str(error)  # noqa: PT017
     else:
-        assert digest_update(again) != digest_update(update(2, 0)) or pack(again) == pack(update(2, 0))
+        assert digest_update(again) != digest_update(update(2, 0)) or pack(again) == pack(
+            update(2, 0)
+        )
 
 
 @given(st.binary(max_size=200))
@@ -150,7 +154,9 @@ def test_norms_do_not_form_the_matrix() -> None:
 
 
 def test_a_split_is_as_exact_as_the_svd_of_the_matrix_however_fast_singular_values_fall() -> None:
-    """Singular values 1, 10^-0.25, … 10^-5.75, 24 ranks stacked twice: against the float64 SVD, as near as the whole's float32 allows."""
+    """Singular values 1, 10^-0.25, … 10^-5.75, 24 ranks stacked twice: against the float64 SVD, as
+    near as the whole's float32 allows.
+    """
     g = torch.Generator().manual_seed(5)
     u, _ = torch.linalg.qr(torch.randn(96, 24, generator=g, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(80, 24, generator=g, dtype=torch.float64))
@@ -162,7 +168,9 @@ def test_a_split_is_as_exact_as_the_svd_of_the_matrix_however_fast_singular_valu
     assert isinstance(x, Factored)
     assert x.rank == 12
     found = torch.linalg.svdvals(x.value().double())[:12]
-    assert float((found - values[:12]).abs().max()) <= 1e-6  # float32 of the largest, 1: 6e-8 a rounding
+    assert (
+        float((found - values[:12]).abs().max()) <= 1e-6
+    )  # float32 of the largest, 1: 6e-8 a rounding
     best = (u[:, :12] * values[:12]) @ v[:, :12].T
     rest = float(values[12:].norm())
     assert float((x.value().double() - (u * values) @ v.T).norm()) == pytest.approx(rest, rel=1e-3)

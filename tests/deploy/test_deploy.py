@@ -1,6 +1,8 @@
-"""The examples in deploy/: every file says what it is for, is read by its format's own rules, and its commands exist as they stand.
+"""The examples in deploy/: every file says what it is for, is read by its format's own rules, and
+its commands exist as they stand.
 
-No container, cluster or service is started here. compose-spec.json is the schema of compose-spec at commit 170098b (Apache-2.0).
+No container, cluster or service is started here. compose-spec.json is the schema of compose-spec at
+commit 170098b (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -53,8 +55,12 @@ def written() -> list[tuple[str, list[str]]]:
     found = []
     for path in FILES:
         text = path.read_text(encoding="utf-8").replace("%i", "north")
-        lines = re.findall(r"(?:^|[\s/])tequio ((?:coordinator|participate|join|status) [^\n|;&`,]+)", text)
-        found += [(path.name, shlex.split(line.split(". ")[0].partition(" says ")[0])) for line in lines]
+        lines = re.findall(
+            r"(?:^|[\s/])tequio ((?:coordinator|participate|join|status) [^\n|;&`,]+)", text
+        )
+        found += [
+            (path.name, shlex.split(line.split(". ")[0].partition(" says ")[0])) for line in lines
+        ]
     return found
 
 
@@ -64,7 +70,9 @@ def listed() -> list[tuple[str, list[str]]]:
     found = [("compose.yaml", service["command"]) for service in compose["services"].values()]
     for name, pod in pods():
         found += [(name, container["args"]) for container in pod["containers"]]
-    for line in re.findall(r"compose run --rm \w+ (.+)", (DEPLOY / "docker/compose.yaml").read_text(encoding="utf-8")):
+    for line in re.findall(
+        r"compose run --rm \w+ (.+)", (DEPLOY / "docker/compose.yaml").read_text(encoding="utf-8")
+    ):
         found.append(("compose.yaml", shlex.split(line.split(". ")[0])))
     return found
 
@@ -149,7 +157,12 @@ def test_probes_services_and_policies_name_ports_that_are_there() -> None:
         policy = by_kind["NetworkPolicy"]["spec"]
         named = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
         assert named == set(ports)
-        anywhere = [port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]]
+        anywhere = [
+            port["port"]
+            for rule in policy["ingress"]
+            if "from" not in rule
+            for port in rule["ports"]
+        ]
         assert "metrics" not in anywhere
         labels = template["metadata"]["labels"]
         assert policy["podSelector"]["matchLabels"] == labels
@@ -163,8 +176,12 @@ def test_what_a_pod_mounts_is_made_somewhere() -> None:
     """A claim in the same file, or a command or a word in its first lines that says where from."""
     for path in MANIFESTS:
         text = "\n".join(path.read_text(encoding="utf-8").splitlines()[:3])
-        claims = {d["metadata"]["name"] for d in documents(path) if d["kind"] == "PersistentVolumeClaim"}
-        for volume in next(d for d in documents(path) if d["kind"] == "Job")["spec"]["template"]["spec"]["volumes"]:
+        claims = {
+            d["metadata"]["name"] for d in documents(path) if d["kind"] == "PersistentVolumeClaim"
+        }
+        for volume in next(d for d in documents(path) if d["kind"] == "Job")["spec"]["template"][
+            "spec"
+        ]["volumes"]:
             if "persistentVolumeClaim" in volume:
                 name = volume["persistentVolumeClaim"]["claimName"]
                 assert name in claims or f"volume {name}" in text
@@ -180,7 +197,9 @@ def test_compose_follows_its_schema_and_is_closed() -> None:
     compose = documents(DEPLOY / "docker/compose.yaml")[0]
     check = jsonschema.Draft202012Validator(schema)
     assert [error.message for error in check.iter_errors(compose)] == []
-    assert list(check.iter_errors({**compose, "services": {"a": {"comand": []}}})), "a wrong key must be noticed"
+    assert list(check.iter_errors({**compose, "services": {"a": {"comand": []}}})), (
+        "a wrong key must be noticed"
+    )
     for service in compose["services"].values():
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
@@ -205,23 +224,40 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody() -> None:
     assert extras is not None
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     assert all(f"\n{extra} = [" in project for extra in extras[1].split(","))
-    assert re.search(r"^torch==", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        r"^torch==", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_are_verified_and_their_exposure_is_low(path: Path, tmp_path: Path) -> None:
     """`verify` wants the program to be there, so the interpreter stands for it."""
     unit = tmp_path / path.name
     unit.write_text(
-        path.read_text(encoding="utf-8").replace("/opt/tequio/bin/tequio", sys.executable), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace("/opt/tequio/bin/tequio", sys.executable),
+        encoding="utf-8",
     )
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    rated: list[str | Path] = ["systemd-analyze", "security", "--offline=true", "--threshold=20", unit]  # 2.0 of 10
+    rated: list[str | Path] = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=20",
+        unit,
+    ]  # 2.0 of 10
     assert subprocess.run(rated, capture_output=True, check=False).returncode == 0
-    unit.write_text(unit.read_text(encoding="utf-8").replace("NoNewPrivileges=yes", "NoNewPrivilege=yes"))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    unit.write_text(
+        unit.read_text(encoding="utf-8").replace("NoNewPrivileges=yes", "NoNewPrivilege=yes")
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
     assert "NoNewPrivilege" in done.stderr, "a wrong key must be noticed"
 
 
@@ -229,7 +265,11 @@ def test_units_are_verified_and_their_exposure_is_low(path: Path, tmp_path: Path
 def test_units_start_again_only_what_starting_again_can_mend(path: Path) -> None:
     from tequio.core.errors import BaseModelError, ConfigError, DataError, LedgerCorrupt, RunError
 
-    keys = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"\w+=", line))
+    keys = dict(
+        line.split("=", 1)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\w+=", line)
+    )
     assert keys["Restart"] == "on-failure"
     prevented = set(map(int, keys["RestartPreventExitStatus"].split()))
     never = {e.exit_code for e in (BaseModelError, ConfigError, DataError, LedgerCorrupt, RunError)}

@@ -1,4 +1,5 @@
-"""The images: each target exists, starts a command that there is, asks the port that the command opens, and has the version.
+"""The images: each target exists, starts a command that there is, asks the port that the command
+opens, and has the version.
 
 Nothing is built here: no daemon runs where the tests do.
 """
@@ -21,7 +22,20 @@ from tequio.cli.main import app
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SCRIPT = DEPLOY / "build.sh"
 INSTRUCTIONS = {
-    *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "VOLUME", "WORKDIR")
+    *(
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "RUN",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    )
 }
 
 
@@ -65,13 +79,17 @@ def test_the_script_builds_the_targets_that_there_are() -> None:
     assert sorted(targets.split()) == sorted({*stages()} - {"build"})
     assert subprocess.run(["sh", "-n", SCRIPT], capture_output=True, check=False).returncode == 0
     (version,) = re.findall(r"^version=\$\((sed .+)\)$", text, re.MULTILINE)
-    said = subprocess.run(["sh", "-c", version], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["sh", "-c", version], cwd=DEPLOY.parent, capture_output=True, text=True, check=True
+    )
     assert said.stdout.strip() == tequio.__version__
 
 
 @pytest.mark.parametrize("target", ["coordinator", "participant"])
 def test_an_image_runs_as_nobody_and_asks_its_own_port(target: str) -> None:
-    assert last(target, "FROM") == "tequio", "user, entry point and volume are those of the stage before"
+    assert last(target, "FROM") == "tequio", (
+        "user, entry point and volume are those of the stage before"
+    )
     assert last("tequio", "USER") == "10001:10001"
     assert json.loads(last("tequio", "ENTRYPOINT")) == ["tequio"]
     assert last("tequio", "VOLUME") == "/data"

@@ -1,4 +1,6 @@
-"""The documentation says what the code does: generated pages, commands, keys, errors, links, data formats, both languages."""
+"""The documentation says what the code does: generated pages, commands, keys, errors, links, data
+formats, both languages.
+"""
 
 from __future__ import annotations
 
@@ -73,19 +75,31 @@ def prose(text: str) -> str:
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """(page, line) of every whole `tequio …` line in a code block; commands.md shows patterns instead and is compared whole."""
+    """(page, line) of every whole `tequio …` line in a code block; commands.md shows patterns
+    instead and is compared whole.
+    """
     found = []
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
-        lines = [line.strip().removeprefix("$ ") for block in blocks(text, "", "sh") for line in block.splitlines()]
+        lines = [
+            line.strip().removeprefix("$ ")
+            for block in blocks(text, "", "sh")
+            for line in block.splitlines()
+        ]
         name = str(path.relative_to(ROOT))
-        found += [(name, line) for line in lines if line.startswith("tequio ") and name != "docs/commands.md"]
+        found += [
+            (name, line)
+            for line in lines
+            if line.startswith("tequio ") and name != "docs/commands.md"
+        ]
     return found
 
 
 def test_generated_pages_are_up_to_date() -> None:
     made: dict[str, str] = GENERATE.pages()
-    stale = [name for name, text in made.items() if not (DOCS / name).exists() or page(name) != text]
+    stale = [
+        name for name, text in made.items() if not (DOCS / name).exists() or page(name) != text
+    ]
     assert len(made) == 6
     assert stale == [], f"{', '.join(stale)}: run `python docs/generate.py`"
 
@@ -107,7 +121,9 @@ def every_type(annotation: Any) -> Iterator[type]:
         yield from every_type(part)
 
 
-@pytest.mark.parametrize(("heading", "model"), [("federation.toml", Federation), ("participant.toml", ParticipantFile)])
+@pytest.mark.parametrize(
+    ("heading", "model"), [("federation.toml", Federation), ("participant.toml", ParticipantFile)]
+)
 def test_every_key_is_documented_in_its_table(heading: str, model: type[BaseModel]) -> None:
     part = page("configuration.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     tables = dict(re.findall(r"^### (.+?)\n(.*?)(?=^### |\Z)", part, re.MULTILINE | re.DOTALL))
@@ -120,17 +136,25 @@ def test_every_key_is_documented_in_its_table(heading: str, model: type[BaseMode
 
 
 def test_every_command_and_option_is_documented() -> None:
-    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page("commands.md"), re.MULTILINE | re.DOTALL))
+    parts = dict(
+        re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page("commands.md"), re.MULTILINE | re.DOTALL)
+    )
     assert set(parts) == set(COMMANDS)
     for name, command in COMMANDS.items():
-        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+        options = {
+            o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")
+        }
         assert options - {"--help", "-h"} <= set(re.findall(r"--[a-z-]+", parts[name])), name
 
 
 def test_every_error_is_documented_with_its_exit_code() -> None:
     found = re.findall(r"^\| (\d+) \| (\w+) \|", page("errors.md"), re.MULTILINE)
     rows = {name: int(code) for code, name in found}
-    classes = {n: c for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, errors.TequioError)}
+    classes = {
+        n: c
+        for n, c in vars(errors).items()
+        if isinstance(c, type) and issubclass(c, errors.TequioError)
+    }
     del classes["TequioError"]
     assert rows == {name: error.exit_code for name, error in classes.items()}
     assert len(set(rows.values())) == len(rows), "two errors share an exit code"
@@ -150,15 +174,17 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
             continue
         file, _, anchor = target.partition("#")
         there = (path.parent / file) if file else path
-        if not there.exists() or (anchor and anchor not in slugs(there.read_text(encoding="utf-8"))):
+        if not there.exists() or (
+            anchor and anchor not in slugs(there.read_text(encoding="utf-8"))
+        ):
             broken.append(target)
     assert broken == []
 
 
 def test_the_pages_show_commands() -> None:
-    assert {named(shlex.split(line, comments=True)[1:])[0] for _, line in command_lines()} >= set(COMMANDS) - {
-        "version"
-    }
+    assert {named(shlex.split(line, comments=True)[1:])[0] for _, line in command_lines()} >= set(
+        COMMANDS
+    ) - {"version"}
 
 
 @pytest.mark.parametrize(("where", "line"), command_lines())
@@ -183,7 +209,11 @@ def test_commands_in_running_text_exist_with_their_options() -> None:
     for path in PAGES:
         for line in re.findall(r"`tequio ([^`]+)`", prose(path.read_text(encoding="utf-8"))):
             name, rest = named(line.split())
-            known = {o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts)} if name in COMMANDS else {}
+            known = (
+                {o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts)}
+                if name in COMMANDS
+                else {}
+            )
             if not known or any(part.startswith("-") and part not in known for part in rest):
                 wrong.append(f"{path.name}: tequio {line}")
     assert wrong == []
@@ -192,7 +222,10 @@ def test_commands_in_running_text_exist_with_their_options() -> None:
 def test_the_two_guides_have_one_shape() -> None:
     english, spanish = page(GUIDES[0]), page(GUIDES[1])
     levels = [re.findall(r"^(#+) ", prose(text), re.MULTILINE) for text in (english, spanish)]
-    fences = [[(language, body.count("\n")) for language, body in FENCE.findall(text)] for text in (english, spanish)]
+    fences = [
+        [(language, body.count("\n")) for language, body in FENCE.findall(text)]
+        for text in (english, spanish)
+    ]
     rows = [re.findall(r"^\||^\d\.|^- ", prose(text), re.MULTILINE) for text in (english, spanish)]
     assert levels[0] == levels[1]
     assert fences[0] == fences[1]
@@ -226,9 +259,13 @@ def test_the_guide_names_enough_texts_for_a_split_of_a_fifth(guide: str) -> None
     assert re.search(r"\b28 (different texts|textos distintos)", page(guide))
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft asks transformers
 @pytest.mark.parametrize("guide", GUIDES)
-def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path, tmp_path: Path) -> None:
+def test_the_guides_python_loads_an_exported_adapter(
+    guide: str, tiny_bert: Path, tmp_path: Path
+) -> None:
     """The two blocks, run as they stand but for the folder, answer as the run's own model does."""
     parquet, load, use = blocks(page(guide), "python")
     ast.parse(parquet)
@@ -236,20 +273,28 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
     adapted = AdaptedModel(base, ["query", "value"], 2.0, head_at_zero(base, 2))
     generator = torch.Generator().manual_seed(3)
     entries: dict[str, Any] = {
-        name: Factored(torch.randn(m, 2, generator=generator) * 0.1, torch.randn(2, n, generator=generator))
+        name: Factored(
+            torch.randn(m, 2, generator=generator) * 0.1, torch.randn(2, n, generator=generator)
+        )
         for name, (m, n) in adapted.shapes.items()
     }
-    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
+    entries |= {
+        name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()
+    }
     model = Update(entries, adapted.spec)
     adapted.fold_in(model)
-    for name, data in adapter_files(adapted, model, str(tiny_bert), ("negative", "positive")).items():
+    for name, data in adapter_files(
+        adapted, model, str(tiny_bert), ("negative", "positive")
+    ).items():
         (tmp_path / name).write_bytes(data)
     folder = "my-federation/runs/my-federation-0/export/north/adapter"
     assert folder in load
     named = "sentence-transformers/all-MiniLM-L6-v2"
     assert named in load
     scope: dict[str, Any] = {}
-    exec(load.replace(folder, str(tmp_path)).replace(named, str(tiny_bert)) + use, scope)  # our own page
+    exec(
+        load.replace(folder, str(tmp_path)).replace(named, str(tiny_bert)) + use, scope
+    )  # our own page
     text = re.search(r'tokenizer\(\["(.+?)"\]', use)
     assert text is not None
     ids = class_ids(adapted.base.tokenizer, [text[1]], 64)
@@ -262,10 +307,16 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
 
 def test_decisions_are_numbered_and_complete() -> None:
     decisions = sorted((DOCS / "adr").glob("*.md"))
-    assert [path.name[:5] for path in decisions] == [f"{i:04}-" for i in range(1, len(decisions) + 1)]
+    assert [path.name[:5] for path in decisions] == [
+        f"{i:04}-" for i in range(1, len(decisions) + 1)
+    ]
     for path in decisions:
         text = path.read_text(encoding="utf-8")
-        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], path.name
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+            "Context",
+            "Decision",
+            "Consequences",
+        ], path.name
         assert text.startswith(f"# {int(path.name[:4])}. "), path.name
 
 

@@ -1,4 +1,6 @@
-"""The structure holds: names in the field's own words, short files, few entries at the top of `app`, packages that say what they hold."""
+"""The structure holds: names in the field's own words, short files, few entries at the top of
+`app`, packages that say what they hold.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,18 @@ SOURCES = ("src", "tests", "benchmarks")
 LONGEST = 400  # lines of a file
 MOST = 14  # entries at the top of `app`
 FORBIDDEN = {
-    *("house", "office", "ground", "told", "kept", "apart", "island", "farewell", "vitals", "tally"),
+    *(
+        "house",
+        "office",
+        "ground",
+        "told",
+        "kept",
+        "apart",
+        "island",
+        "farewell",
+        "vitals",
+        "tally",
+    ),
     *("purse", "thrift", "bench", "looked", "door", "bell", "guests"),
 }
 BESIDE = {
@@ -40,7 +53,9 @@ def words(name: str) -> set[str]:
 
 
 def names(source: str) -> Iterator[tuple[int, str]]:
-    """Each (line, name) of a file: its tokens, and what its f-strings compute (one token each before Python 3.12)."""
+    """Each (line, name) of a file: its tokens, and what its f-strings compute (one token each
+    before Python 3.12).
+    """
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NAME:
             yield token.start[0], token.string
@@ -53,25 +68,39 @@ def names(source: str) -> Iterator[tuple[int, str]]:
 
 
 def private_words(root: Path) -> list[str]:
-    """Each place where the name of a file, or a name in it, holds a word of the old private language."""
+    """Each place where the name of a file, or a name in it, holds a word of the old private
+    language.
+    """
     found = set()
     for path in modules(root, *SOURCES):
         where = path.relative_to(root)
-        found |= {f"{where}: {part}" for part in where.with_suffix("").parts if words(part) & FORBIDDEN}
-        found |= {f"{where}:{line}: {name}" for line, name in names(path.read_text("utf-8")) if words(name) & FORBIDDEN}
+        found |= {
+            f"{where}: {part}" for part in where.with_suffix("").parts if words(part) & FORBIDDEN
+        }
+        found |= {
+            f"{where}:{line}: {name}"
+            for line, name in names(path.read_text("utf-8"))
+            if words(name) & FORBIDDEN
+        }
     return sorted(found)
 
 
 def long_files(root: Path) -> list[str]:
     """Each file of more than `LONGEST` lines, with its length."""
     lengths = {path: path.read_text("utf-8").count("\n") for path in modules(root, *SOURCES)}
-    return [f"{path.relative_to(root)}: {lines} lines" for path, lines in lengths.items() if lines > LONGEST]
+    return [
+        f"{path.relative_to(root)}: {lines} lines"
+        for path, lines in lengths.items()
+        if lines > LONGEST
+    ]
 
 
 def entries(folder: Path) -> list[str]:
     """The modules and packages at the top of a package, without `__init__`."""
     packages = [path.name for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.py"))]
-    return sorted([*packages, *(path.stem for path in folder.glob("*.py") if path.stem != "__init__")])
+    return sorted(
+        [*packages, *(path.stem for path in folder.glob("*.py") if path.stem != "__init__")]
+    )
 
 
 def silent_packages(package: Path) -> list[str]:
@@ -79,18 +108,28 @@ def silent_packages(package: Path) -> list[str]:
     silent = []
     for folder in [package, *(p for p in package.rglob("*") if p.is_dir() and any(p.glob("*.py")))]:
         source = folder / "__init__.py"
-        text = (ast.get_docstring(ast.parse(source.read_text("utf-8"))) if source.exists() else "") or ""
+        text = (
+            ast.get_docstring(ast.parse(source.read_text("utf-8"))) if source.exists() else ""
+        ) or ""
         if not 2 <= sum(bool(line.strip()) for line in text.splitlines()) <= 3 or len(text) < 60:
             silent.append(str(folder.relative_to(package.parent)))
     return sorted(silent)
 
 
 def lost_tests(root: Path) -> list[str]:
-    """Each folder of tests that mirrors no package of the source, and each test file that lies at the top."""
+    """Each folder of tests that mirrors no package of the source, and each test file that lies at
+    the top.
+    """
     lost = [f"tests/{path.name}" for path in (root / "tests").glob("test_*.py")]
-    for folder in {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("*/test_*.py")}:
+    for folder in {
+        path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("*/test_*.py")
+    }:
         package = root / "src" / "tequio" / folder
-        if folder.parts and folder.parts[0] not in BESIDE and not (package / "__init__.py").exists():
+        if (
+            folder.parts
+            and folder.parts[0] not in BESIDE
+            and not (package / "__init__.py").exists()
+        ):
             lost.append(f"tests/{folder}")
     return sorted(lost)
 
@@ -126,7 +165,8 @@ def untidy(tmp_path: Path) -> Path:
         "src/tequio/__init__.py": '"""A package that says what it holds: all that\n\nthe rules of this page are about."""\n',
         "src/tequio/app/__init__.py": '"""Too short."""\n',
         "src/tequio/app/door_bell.py": "def f(x: int) -> str:\n    return f'{x.kept}'\n",
-        "src/tequio/app/stages.py": "def outdoors() -> int:\n    return 1\n\n\nclass ApartHotel:\n    ...\n",
+        "src/tequio/app/stages.py": "def outdoors() -> int:\n    return 1\n\n\nclass ApartHotel:\n "
+        "   ...\n",
         "src/tequio/app/empty/notes.txt": "no code",
         "tests/app/test_a.py": "x = 1\n" * (LONGEST + 1),
         "tests/rooms/test_b.py": "x = 1\n" * LONGEST,

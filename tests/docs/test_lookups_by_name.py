@@ -1,4 +1,7 @@
-"""Pieces are looked up by name in one place; others are handed the built ones. Only a request that names pieces is read with them."""
+"""Pieces are looked up by name in one place; others are handed the built ones.
+
+Only a request that names pieces is read with them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ def lookups(path: Path) -> set[str]:
     """The look-ups that a module names, called or handed on."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        found |= {name for name in (getattr(node, "id", ""), getattr(node, "attr", "")) if name in LOOKUPS}
+        found |= {
+            name for name in (getattr(node, "id", ""), getattr(node, "attr", "")) if name in LOOKUPS
+        }
         if isinstance(node, ast.ImportFrom):
             found |= {alias.name for alias in node.names} & LOOKUPS
     return found

@@ -1,6 +1,8 @@
-"""What docs/versioning.md promises stays as it is pinned in promises.json: a change there is a decision, seen in the diff.
+"""What docs/versioning.md promises stays as it is pinned in promises.json: a change there is a
+decision, seen in the diff.
 
-A removed name breaks a user's file or script, and a new one is a promise. `python tests/docs/test_promises.py` pins what is there.
+A removed name breaks a user's file or script, and a new one is a promise. `python
+tests/docs/test_promises.py` pins what is there.
 """
 
 from __future__ import annotations
@@ -40,13 +42,20 @@ def commands(group: Any, before: str = "") -> dict[str, list[str]]:
             found |= commands(command, f"{before}{name} ")
         else:
             arguments = [p.name for p in command.params if p.param_type_name == "argument"]
-            options = [o for p in command.params if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts)]
+            options = [
+                o
+                for p in command.params
+                if p.param_type_name == "option"
+                for o in (*p.opts, *p.secondary_opts)
+            ]
             found[f"{before}{name}"] = [*arguments, *sorted(options)]
     return found
 
 
 def record_kinds(source: Path) -> set[str]:
-    """The kinds that the source appends to a ledger: a call of `append` with a body, which no list has."""
+    """The kinds that the source appends to a ledger: a call of `append` with a body, which no list
+    has.
+    """
     constants: dict[str, str] = {}
     calls: list[ast.expr] = []
     for path in sorted(source.rglob("*.py")):
@@ -55,14 +64,24 @@ def record_kinds(source: Path) -> set[str]:
                 if node.func.attr == "append" and len(node.args) >= 2:
                     calls.append(node.args[0])
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name | ast.Tuple):
-                names = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else [node.targets[0]]
+                names = (
+                    node.targets[0].elts
+                    if isinstance(node.targets[0], ast.Tuple)
+                    else [node.targets[0]]
+                )
                 values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
                 for name, value in zip(names, values, strict=False):
-                    if isinstance(name, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    if (
+                        isinstance(name, ast.Name)
+                        and isinstance(value, ast.Constant)
+                        and isinstance(value.value, str)
+                    ):
                         constants[name.id] = value.value
     kinds = {call.value for call in calls if isinstance(call, ast.Constant)}
     named = {call.id for call in calls if isinstance(call, ast.Name)}
-    return {str(kind) for kind in kinds} | {constants[name] for name in named} | KINDS_WITHOUT_APPEND
+    return (
+        {str(kind) for kind in kinds} | {constants[name] for name in named} | KINDS_WITHOUT_APPEND
+    )
 
 
 def views(folder: Path) -> dict[str, list[str]]:
@@ -75,7 +94,9 @@ def views(folder: Path) -> dict[str, list[str]]:
 def promises(folder: Path) -> dict[str, Any]:
     """Everything that docs/versioning.md promises, as JSON holds it; `folder` is an empty one."""
     kinds = vars(errors).items()
-    tree = {n: c.exit_code for n, c in kinds if inspect.isclass(c) and issubclass(c, errors.TequioError)}
+    tree = {
+        n: c.exit_code for n, c in kinds if inspect.isclass(c) and issubclass(c, errors.TequioError)
+    }
     return {
         "keys": {file: [key.name for key in keys(file)] for file in FILES},
         "commands": commands(typer.main.get_command(app)),
@@ -99,10 +120,14 @@ def changes(pinned: Any, found: Any, where: str = "") -> list[str]:
     """Each difference, by its path: '- ' is gone, '+ ' is new."""
     if isinstance(pinned, dict) and isinstance(found, dict):
         both = [
-            line for key in pinned.keys() & found.keys() for line in changes(pinned[key], found[key], f"{where}/{key}")
+            line
+            for key in pinned.keys() & found.keys()
+            for line in changes(pinned[key], found[key], f"{where}/{key}")
         ]
         gone, new = pinned.keys() - found.keys(), found.keys() - pinned.keys()
-        return sorted([*both, *(f"- {where}/{key}" for key in gone), *(f"+ {where}/{key}" for key in new)])
+        return sorted(
+            [*both, *(f"- {where}/{key}" for key in gone), *(f"+ {where}/{key}" for key in new)]
+        )
     if isinstance(pinned, list) and isinstance(found, list) and sorted(pinned) != sorted(found):
         lost = [f"- {where}: {one}" for one in pinned if one not in found]
         return lost + [f"+ {where}: {one}" for one in found if one not in pinned]
@@ -149,7 +174,10 @@ def test_a_change_is_named(pinned: Any, found: Any, said: list[str]) -> None:
 
 
 def test_kinds_of_records_are_found_in_source(tmp_path: Path) -> None:
-    source = 'A, B = "one", "two"\nledger.append(B, {})\nledger.append("three", {}, b"")\nrows.append("four")\n'
+    source = (
+        'A, B = "one", "two"\nledger.append(B, {})\nledger.append("three", {}, '
+        'b"")\nrows.append("four")\n'
+    )
     (tmp_path / "a.py").write_text(source, encoding="utf-8")
     assert record_kinds(tmp_path) == {"two", "three", "run"}
 

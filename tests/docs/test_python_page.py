@@ -1,4 +1,6 @@
-"""The examples of docs/python.md and the cells of the notebook run in order, as they stand except for the base model."""
+"""The examples of docs/python.md and the cells of the notebook run in order, as they stand except
+for the base model.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,25 @@ def cells(kind: str) -> list[dict[str, Any]]:
 
 
 def execute(blocks: list[str], base: Path) -> dict[str, Any]:
-    """Run code blocks one after the other in one scope, with `base` in place of the base model that they name."""
+    """Run code blocks one after the other in one scope, with `base` in place of the base model that
+    they name.
+    """
     module = ModuleType("examples_of_a_page")
     sys.modules[module.__name__] = module  # where a dataclass looks for its module
     try:
         for number, block in enumerate(blocks, 1):
-            code = compile(block.replace(BASE, str(base)), f"<block {number}>", "exec", dont_inherit=True)
+            code = compile(
+                block.replace(BASE, str(base)), f"<block {number}>", "exec", dont_inherit=True
+            )
             exec(code, vars(module))  # our own pages
     finally:
         del sys.modules[module.__name__]
     return vars(module)
 
 
-def test_the_examples_of_the_page_run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_page_run(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("north", "south", "west")):
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
@@ -55,14 +63,23 @@ def test_the_examples_of_the_page_run(tiny_bert: Path, tmp_path: Path, monkeypat
     blocks = examples()
     assert len(blocks) == 14
     assert sum(BASE in block for block in blocks) == 2
-    scope = execute([block for block in blocks if PANDAS or "import pandas" not in block], tiny_bert)
+    scope = execute(
+        [block for block in blocks if PANDAS or "import pandas" not in block], tiny_bert
+    )
     assert isinstance(scope["run"], tequio.Run)
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["reviews", "steeper", "stopped", "watched"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == [
+        "reviews",
+        "steeper",
+        "stopped",
+        "watched",
+    ]
     assert len(list(Path("sweep").iterdir())) == 4
     assert len(scope["plan"]) == 2
 
 
-def test_the_notebook_runs_twice(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_twice(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = ["".join(cell["source"]) for cell in cells("code")]
     first = execute(blocks, tiny_bert)

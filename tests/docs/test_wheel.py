@@ -1,4 +1,6 @@
-"""A release can be installed: the wheel that is built here holds every module and every file of data, and runs without the sources."""
+"""A release can be installed: the wheel that is built here holds every module and every file of
+data, and runs without the sources.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,14 @@ def test_the_version_stands_in_one_place() -> None:
 
 def test_the_wheel_has_every_module_and_all_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
-        (metadata,) = (archive.read(n).decode() for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        names = {
+            name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")
+        }
+        (metadata,) = (
+            archive.read(n).decode()
+            for n in archive.namelist()
+            if n.endswith(".dist-info/METADATA")
+        )
     assert names == sources()
     ends = {Path(name).suffix for name in names}
     assert {".py", ".toml", ".csv", ".css", ".typed", ".LICENSE"} <= ends
@@ -55,23 +63,43 @@ def test_the_wheel_has_every_module_and_all_data(wheel: Path) -> None:
 
 
 def test_the_wheel_is_installed_and_runs_without_the_sources(wheel: Path, tmp_path: Path) -> None:
-    """In an empty folder, with this environment's dependencies and nothing of the repository on the path."""
+    """In an empty folder, with this environment's dependencies and nothing of the repository on the
+    path.
+    """
     place = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(place),
+        str(wheel),
+    ]
     done = subprocess.run(pip, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     clean = {**os.environ, "PYTHONPATH": str(place)}
 
     def run(*words: str) -> str:
         command = [sys.executable, *words]
-        return subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
+        ).stdout
 
-    assert run("-c", "import tequio; print(tequio.__file__)").strip() == str(place / "tequio" / "__init__.py")
+    assert run("-c", "import tequio; print(tequio.__file__)").strip() == str(
+        place / "tequio" / "__init__.py"
+    )
     assert run("-m", "tequio", "--version").strip() == tequio.__version__
     made = run("-m", "tequio", "init", "new", "--algorithm", "fedprox")  # reads presets.toml
     assert "federation.toml" in made
     assert (tmp_path / "new" / "federation.toml").is_file()
     countries = "from tequio.measure import countries, currencies; print(countries.__file__)"
     assert run("-c", countries).strip().startswith(str(place))
-    style = "from importlib.resources import files; print(len(files('tequio.report.html').joinpath('style.css').read_text()))"
+    style = (
+        "from importlib.resources import files; "
+        "print(len(files('tequio.report.html').joinpath('style.css').read_text()))"
+    )
     assert int(run("-c", style)) > 1000

@@ -1,4 +1,6 @@
-"""Each codec of the registry with its bounds, the updates on which it is tried, and its relative error."""
+"""Each codec of the registry with its bounds, the updates on which it is tried, and its relative
+error.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tequio.core.update import Dense, Entry, Factored, Update
 
 @dataclass(frozen=True)
 class Row:
-    """A codec; bounds of its relative error on normal numbers (measured, + 5 %) and of float32 bytes ÷ its bytes."""
+    """A codec; bounds of its relative error on normal numbers (measured, + 5 %) and of float32
+    bytes ÷ its bytes.
+    """
 
     codec: str
     error: float
@@ -57,11 +61,19 @@ SOURCE = "the reply of Ana"
 
 
 def realistic() -> Update:
-    """12 layers × query and value of a 384-wide model at rank 16, as participants name them: 294,912 numbers."""
+    """12 layers × query and value of a 384-wide model at rank 16, as participants name them:
+    294,912 numbers.
+    """
     g = torch.Generator().manual_seed(0)
-    names = [f"bert.encoder.layer.{layer}.attention.self.{part}" for layer in range(12) for part in ("query", "value")]
+    names = [
+        f"bert.encoder.layer.{layer}.attention.self.{part}"
+        for layer in range(12)
+        for part in ("query", "value")
+    ]
     entries: dict[str, Entry] = {
-        name: Factored(torch.randn(384, 16, generator=g) * 1e-3, torch.randn(16, 384, generator=g) * 0.05)
+        name: Factored(
+            torch.randn(384, 16, generator=g) * 1e-3, torch.randn(16, 384, generator=g) * 0.05
+        )
         for name in names
     }
     return Update(entries, "ab" * 32)

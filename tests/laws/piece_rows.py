@@ -1,4 +1,6 @@
-"""Each reduce, weighting and server of the registry with its known answers, and the updates on which they are tried."""
+"""Each reduce, weighting and server of the registry with its known answers, and the updates on
+which they are tried.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,20 @@ REDUCE_ROWS = {  # the form of its result, and the starts with which it goes
 }
 
 
-LINEAR = ["fedit", "ffa", "rolora", "stack"]  # the accumulator is the sum itself; the others keep the updates
+LINEAR = [
+    "fedit",
+    "ffa",
+    "rolora",
+    "stack",
+]  # the accumulator is the sum itself; the others keep the updates
 
 
 ROBUST = sorted(set(REDUCE_ROWS) - set(LINEAR))
 
 
-WEIGHT_ROWS = {  # of participants with (examples, steps, norm, excess) = (10, 5, 2, .5), (40, 10, 4, 1.5); worked by hand
+# of participants with (examples, steps, norm, excess) = (10, 5, 2, .5), (40, 10, 4, 1.5); worked by
+# hand
+WEIGHT_ROWS = {
     "examples": (10.0, 40.0),
     "uniform": (1.0, 1.0),
     "fednova": (10.0, 40.0),
@@ -37,7 +46,12 @@ WEIGHT_ROWS = {  # of participants with (examples, steps, norm, excess) = (10, 5
 }
 
 
-FIXED = {"learning_rate": 1.0, "beta1": 0.0, "beta2": 1.0, "tau": 0.5}  # v stays τ²: the step is Δ/(√τ² + τ) = Δ
+FIXED = {
+    "learning_rate": 1.0,
+    "beta1": 0.0,
+    "beta2": 1.0,
+    "tau": 0.5,
+}  # v stays τ²: the step is Δ/(√τ² + τ) = Δ
 
 
 SERVER_ROWS = {
@@ -59,7 +73,9 @@ def entry(kind: str, rank: int, seed: int) -> Update:
     return Update(x, "s")
 
 
-def reduced(name: str, updates: list[Update], weights: tuple[float, ...] = (), **settings: float) -> Update:
+def reduced(
+    name: str, updates: list[Update], weights: tuple[float, ...] = (), **settings: float
+) -> Update:
     """Weights 1 if not given; the divisor is their sum."""
     piece, weights = reduce_by_name(name, **settings), weights or (1.0,) * len(updates)
     total = piece.init(updates[0].spec)

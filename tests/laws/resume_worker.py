@@ -1,6 +1,8 @@
-"""A process that has everything imported and forks one run after another, so that a run that is to be killed starts at once.
+"""A process that has everything imported and forks one run after another, so that a run that is to
+be killed starts at once.
 
-Reads a line a run, JSON of path, out, mode, kill_at, workers and log; answers with the child's number, and with its status once it ended.
+Reads a line a run, JSON of path, out, mode, kill_at, workers and log; answers with the child's
+number, and with its status once it ended.
 """
 
 from __future__ import annotations

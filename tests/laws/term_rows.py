@@ -1,11 +1,14 @@
-"""Each local term and method of the registry, with what it adds at one step that was worked by hand."""
+"""Each local term and method of the registry, with what it adds at one step that was worked by
+hand.
+"""
 
 from __future__ import annotations
 
 import math
 
 TERMS = {  # name -> (strength, what it adds at `toy()`; worked by hand)
-    # B = [2, 1]ᵀ, A = [3, 1] against B₀ = [1, 1]ᵀ, A₀ = [3, 1]: BA − B₀A₀ = [[3, 1], [0, 0]], head 1 − 3: (10 + 4)·0.5/2
+    # B = [2, 1]ᵀ, A = [3, 1] against B₀ = [1, 1]ᵀ, A₀ = [3, 1]: BA − B₀A₀ = [[3, 1], [0, 0]], head
+    # 1 − 3: (10 + 4)·0.5/2
     "fedprox": (0.5, 3.5),
     # p_base = (3/4, 1/4) against (1/2, 1/2): ¾·ln(3/2) + ¼·ln(1/2)
     "kl": (2.0, 2.0 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))),

@@ -1,4 +1,6 @@
-"""The laws of buffered rounds: with everybody in time a window is a round; staleness and weights as worked by hand; nothing is lost."""
+"""The laws of buffered rounds: with everybody in time a window is a round; staleness and weights as
+worked by hand; nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,15 @@ def slowed(run_spec: RunSpec, seconds: dict[int, float], **changes: Any) -> RunS
 
 def two(make_federation: Any, **sections: Any) -> RunSetup:
     """Two participants, one vote each, no centre: what is added can be worked by hand."""
-    path = make_federation(participants=2, centre=False, algorithm={"weights": "uniform"}, **sections)
+    path = make_federation(
+        participants=2, centre=False, algorithm={"weights": "uniform"}, **sections
+    )
     return build_setup(path)
 
 
-def windows(run_spec: RunSpec, runtime: Runtime, count: int) -> tuple[list[State], list[dict[str, Any]]]:
+def windows(
+    run_spec: RunSpec, runtime: Runtime, count: int
+) -> tuple[list[State], list[dict[str, Any]]]:
     states, bodies = [open_state(run_spec, runtime)[0]], []
     for _ in range(count):
         state, body = run_window(states[-1], run_spec, runtime)
@@ -75,7 +81,9 @@ def rows(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seconds", [{}, {1: 3.0, 2: 10.0, 3: 0.1}])
-def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(make_federation: Any, seconds: dict[int, float]) -> None:
+def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(
+    make_federation: Any, seconds: dict[int, float]
+) -> None:
     w = build_setup(make_federation(participants=3, algorithm={"server": "nesterov"}))
     runtime = Embedded(w.nodes)
     run_spec = slowed(w.run_spec, seconds, buffer=3)
@@ -88,22 +96,35 @@ def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(make_federation: 
             k: v for k, v in body.items() if k not in MEASURED
         }
         for row, other in zip(body["train"], body_again["train"], strict=True):
-            assert {k: other[k] for k in row if k not in COST} == {k: v for k, v in row.items() if k not in COST}
+            assert {k: other[k] for k in row if k not in COST} == {
+                k: v for k, v in row.items() if k not in COST
+            }
             assert other["staleness"] == 0
 
 
-def test_one_three_times_slower_is_two_steps_stale_and_counts_a_third_to_the_half(make_federation: Any) -> None:
-    """Windows of 10 s, tasks of 8 and 24 s. The slow one is sent for in window 1 and arrives at 24 s, in window 3, after two steps:
+def test_one_three_times_slower_is_two_steps_stale_and_counts_a_third_to_the_half(
+    make_federation: Any,
+) -> None:
+    """Windows of 10 s, tasks of 8 and 24 s.
+
+    The slow one is sent for in window 1 and arrives at 24 s, in window 3, after two steps:
     its weight is (1 + 2)^-½ = 0.57735 of one vote in two."""
     w = two(make_federation)
     run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
     states, bodies = windows(run_spec, runtime, 4)
-    assert [list(rows(body)) for body in bodies] == [["site0"], ["site0"], ["site0", "site1"], ["site0"]]
+    assert [list(rows(body)) for body in bodies] == [
+        ["site0"],
+        ["site0"],
+        ["site0", "site1"],
+        ["site0"],
+    ]
     assert flying(bodies[0]) == [("site1", 1, 3, 1)]
     assert flying(bodies[1]) == [("site1", 1, 3, 2)]
     assert bodies[2]["in_flight"] == []
     assert flying(bodies[3]) == [("site1", 4, 6, 1)]
-    assert "joules" in bodies[0]["in_flight"][0]  # what training cost is recorded where it was spent, once
+    assert (
+        "joules" in bodies[0]["in_flight"][0]
+    )  # what training cost is recorded where it was spent, once
     assert "joules" not in bodies[1]["in_flight"][0]
     fast, slow = rows(bodies[2])["site0"], rows(bodies[2])["site1"]
     assert (fast["staleness"], fast["sent"], fast["arrival"], fast["weight"]) == (0, 3, 28.0, 0.5)
@@ -122,7 +143,9 @@ def test_the_discount_is_one_over_the_root() -> None:
 
 
 def test_too_few_replies_make_no_step_and_wait(make_federation: Any) -> None:
-    """buffer = 2, tasks of 8 and 24 s: windows 1 and 2 change nothing, window 3 is the round of both, on one model: no staleness."""
+    """buffer = 2, tasks of 8 and 24 s: windows 1 and 2 change nothing, window 3 is the round of
+    both, on one model: no staleness.
+    """
     w = two(make_federation)
     run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}, buffer=2), Embedded(w.nodes)
     states, bodies = windows(run_spec, runtime, 3)
@@ -170,7 +193,10 @@ class Broken:
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for task in tasks:
-            if isinstance(task, TrainRequest) and (task.index, task.round) == (self.index, self.round):
+            if isinstance(task, TrainRequest) and (task.index, task.round) == (
+                self.index,
+                self.round,
+            ):
                 yield Failure(task.round, task.index, task.name, "TrainingError", "NaN loss")
             else:
                 yield from self.inner.exchange([task])
@@ -186,7 +212,9 @@ def test_one_that_fails_is_a_row_and_is_sent_for_again(make_federation: Any) -> 
     assert rows(bodies[3])["site1"]["staleness"] == 2
 
 
-def test_while_a_slow_one_is_at_work_the_run_goes_on_without_the_fast_one(make_federation: Any) -> None:
+def test_while_a_slow_one_is_at_work_the_run_goes_on_without_the_fast_one(
+    make_federation: Any,
+) -> None:
     w = two(make_federation)
     _, bodies = windows(slowed(w.run_spec, {2: 24.0}), Broken(Embedded(w.nodes), 1, 1), 1)
     assert not bodies[0]["step"]
@@ -231,7 +259,9 @@ class Dying:
             yield from self.inner.exchange([task])
 
 
-def test_a_run_killed_at_every_task_ends_as_an_unbroken_one(make_federation: Any, tmp_path: Path) -> None:
+def test_a_run_killed_at_every_task_ends_as_an_unbroken_one(
+    make_federation: Any, tmp_path: Path
+) -> None:
     w = two(make_federation, train={"rounds": 4, "patience": 9})
     run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
     states, _ = windows(run_spec, runtime, 4)
@@ -239,7 +269,9 @@ def test_a_run_killed_at_every_task_ends_as_an_unbroken_one(make_federation: Any
         kills, state = 0, states[0]
         for left in range(2, 40):
             try:
-                for found, _body in federate(star(run_spec, Dying(runtime, left)), ledger, open_meter()):
+                for found, _body in federate(
+                    star(run_spec, Dying(runtime, left)), ledger, open_meter()
+                ):
                     state = found
                 break
             except Killed:
@@ -270,7 +302,9 @@ def test_chains_without_a_meaning_are_refused_with_the_nearest(
 
 def test_an_alarm_on_cosines_is_refused(make_federation: Any) -> None:
     train = {"pace": "buffered", "round_seconds": 10.0}
-    path = make_federation(participants=3, train=train, screen={"cosine": 0.0, "cosine_action": "record"})
+    path = make_federation(
+        participants=3, train=train, screen={"cosine": 0.0, "cosine_action": "record"}
+    )
     with pytest.raises(ConfigError) as found:
         build_setup(path)
     assert found.value.reason == Reason("buffered-cosine", {"cosine": 0.0})
@@ -284,12 +318,16 @@ def test_an_alarm_on_cosines_is_refused(make_federation: Any) -> None:
         ({"pace": "buffered", "round_seconds": 10.0, "buffer": 3}, "no step is ever made"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(make_federation: Any, train: Any, message: str) -> None:
+def test_settings_without_a_meaning_are_refused(
+    make_federation: Any, train: Any, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_federation(make_federation(train=train))
 
 
-def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federation: Any, tmp_path: Path) -> None:
+def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """The allotment without a deadline, and the whole run with its report."""
     train = {"pace": "buffered", "round_seconds": 10.0, "rounds": 3, "patience": 9}
     path = make_federation(participants=2, train=train)
@@ -307,15 +345,22 @@ def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federat
     reason = w.header["participants"][1]["reason"]
     assert reason["code"] == "allotted-windows"
     assert reason["facts"]["allotted"]["code"] == "allotted-free"
-    assert (reason["facts"]["window"], reason["facts"]["every"]) == (10.0, math.ceil(seconds / 10.0))
+    assert (reason["facts"]["window"], reason["facts"]["every"]) == (
+        10.0,
+        math.ceil(seconds / 10.0),
+    )
     outcome = start(load_federation(path), tmp_path / "run", counterfactuals=False)
     entries, _ = records(outcome.folder)
     assert any(e.body["in_flight"] for e in entries if e.kind == "round")
     assert "site1" in render(entries, "en")
     flying = [f for e in entries if e.kind == "round" for f in e.body["in_flight"]]
-    own = next(e.body["energy"] for e in entries if e.kind == "personal" and e.body["name"] == "site1")
+    own = next(
+        e.body["energy"] for e in entries if e.kind == "personal" and e.body["name"] == "site1"
+    )
     spent = sum(f["joules"] for f in flying if "joules" in f) + own["joules"]
-    evaluated = [row for e in entries if e.kind in ("start", "round") for row in e.body["evaluation"]]
+    evaluated = [
+        row for e in entries if e.kind in ("start", "round") for row in e.body["evaluation"]
+    ]
     spent += sum(row["joules"] for row in evaluated if row["name"] == "site1")
     (person,) = [p for p in summary(entries)["participants"] if p["name"] == "site1"]
     assert person["joules"] == pytest.approx(spent)  # though no reply of it counted

@@ -1,4 +1,6 @@
-"""A centre that trains before the others: they rest meanwhile, begin from its model, and a resumed run is the same."""
+"""A centre that trains before the others: they rest meanwhile, begin from its model, and a resumed
+run is the same.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def setup(make: Any, **sections: Any) -> RunSetup:
 
 
 @pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
-def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federation: Any, reduce: str) -> None:
+def test_the_centre_trains_alone_and_the_others_begin_from_its_model(
+    make_federation: Any, reduce: str
+) -> None:
     w = setup(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)
     state, bodies = recorded_rounds(w.run_spec, Embedded(w.nodes), 4)
     assert [[row["name"] for row in body["train"]] for body in bodies] == [
@@ -38,7 +42,12 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
         ["centre", "site0", "site1"],
         ["centre", "site0", "site1"],
     ]
-    assert [sorted(body["validation"]) for body in bodies] == [[], [], ["site0", "site1"], ["site0", "site1"]]
+    assert [sorted(body["validation"]) for body in bodies] == [
+        [],
+        [],
+        ["site0", "site1"],
+        ["site0", "site1"],
+    ]
     assert [body["mean_validation_loss"] is None for body in bodies] == [True, True, False, False]
     assert all(body["gate"] for body in bodies)  # it judges the centre's rounds too
     after = rounds(w.run_spec, Embedded(w.nodes), 2)
@@ -55,22 +64,31 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
     assert asked[0].entries
     assert asked[0].norm() > 0.0
     down = {row["name"]: row["bytes_down"] for row in bodies[2]["train"]}
-    assert down["site0"] == bodies[2]["bytes_broadcast"] + len(pack(after.shared))  # what it had not been sent before
+    assert down["site0"] == bodies[2]["bytes_broadcast"] + len(
+        pack(after.shared)
+    )  # what it had not been sent before
     assert state.round == 4
 
 
 def test_alone_it_makes_the_steps_of_a_federation_of_one(make_federation: Any) -> None:
-    """The centre's first rounds are those of a run in which the participants count nothing, at plain weights."""
+    """The centre's first rounds are those of a run in which the participants count nothing, at
+    plain weights.
+    """
     w = setup(make_federation, algorithm={"weights": "uniform"}, **TWO_AND_TWO)
     first = rounds(w.run_spec, Embedded(w.nodes), 2)
     beside = replace(w.run_spec, centre_first=0, federated_share=0.0, rounds=2)
-    assert first.shared.minus(rounds(beside, Embedded(w.nodes), 2).shared).norm() <= 1e-5 * first.shared.norm()
+    assert (
+        first.shared.minus(rounds(beside, Embedded(w.nodes), 2).shared).norm()
+        <= 1e-5 * first.shared.norm()
+    )
 
 
 def test_each_phase_has_its_own_fall_of_the_rate(make_federation: Any) -> None:
     run_spec = setup(make_federation, train={"rounds": 5}, centre={"first": 2}).run_spec
     top, low = run_spec.learning_rate, run_spec.learning_rate * run_spec.final_rate
-    assert [run_spec.rate(r) for r in range(1, 6)] == pytest.approx([top, low, top, (top + low) / 2, low])
+    assert [run_spec.rate(r) for r in range(1, 6)] == pytest.approx(
+        [top, low, top, (top + low) / 2, low]
+    )
 
 
 def test_a_resumed_run_is_the_same(make_federation: Any) -> None:
@@ -91,7 +109,12 @@ def test_patience_waits_until_participants_are_asked(make_federation: Any, tmp_p
     for lang in languages:
         path, summary = write_report(out, lang, None)
         assert path.is_file()
-        assert [row["loss"] is None for row in summary["rounds"]["history"]] == [True, True, True, False]
+        assert [row["loss"] is None for row in summary["rounds"]["history"]] == [
+            True,
+            True,
+            True,
+            False,
+        ]
 
 
 def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> None:
@@ -100,7 +123,9 @@ def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> No
     assert [row["name"] for row in body["train"]] == ["site0", "site1"]
     assert body["gate"]
     without = setup(make_federation, centre=False, folder="without")
-    assert digest_update(state.shared) == digest_update(rounds(without.run_spec, Embedded(without.nodes), 1).shared)
+    assert digest_update(state.shared) == digest_update(
+        rounds(without.run_spec, Embedded(without.nodes), 1).shared
+    )
     compared = setup(
         make_federation,
         folder="compared",
@@ -114,9 +139,14 @@ def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> No
     ("sections", "words"),
     [
         ({"centre": {"first": 2}}, "of 2 rounds none is left for the participants"),
-        ({"centre": {"first": 1}, "train": {"pace": "buffered", "round_seconds": 1.0}}, "centre.first"),
+        (
+            {"centre": {"first": 1}, "train": {"pace": "buffered", "round_seconds": 1.0}},
+            "centre.first",
+        ),
     ],
 )
-def test_what_cannot_be_is_refused(make_federation: Any, sections: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_is_refused(
+    make_federation: Any, sections: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         load_federation(make_federation(**sections))

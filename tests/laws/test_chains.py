@@ -1,4 +1,6 @@
-"""Which chains of pieces are legal, what each admits, what it takes from the losses, and that it resumes as it was."""
+"""Which chains of pieces are legal, what each admits, what it takes from the losses, and that it
+resumes as it was.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +50,13 @@ def test_a_resumed_run_equals_an_unbroken_one(make_federation: Any, chain: dict[
     assert pack_state(again) == data
     assert again.losses == state.losses
     assert len(state.base_losses) == 4
-    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(run_round(state, w.run_spec, runtime)[0])
+    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(
+        run_round(state, w.run_spec, runtime)[0]
+    )
 
 
-# --- admission ----------------------------------------------------------------------------------------------------------
+# --- admission
+# ----------------------------------------------------------------------------------------------------------
 
 
 def replied(w: RunSetup, run_spec: RunSpec) -> tuple[State, Reply]:
@@ -83,7 +88,10 @@ def test_a_frozen_factor_in_a_reply_is_refused(make_federation: Any) -> None:
     name = next(iter(w.adapted.layers))
     entries = {**reply.update.entries, f"{name}:a": Dense(torch.ones(2, 32))}
     refused = admit(
-        replace(reply, update=Update(entries, reply.update.spec)), w.run_spec.members[-1], w.run_spec, state
+        replace(reply, update=Update(entries, reply.update.spec)),
+        w.run_spec.members[-1],
+        w.run_spec,
+        state,
     )
     assert isinstance(refused, Refused)
     assert refused.reason == Reason("entries-differ", {"unknown": [f"{name}:a"], "missing": []})
@@ -93,15 +101,20 @@ def test_excess_is_the_last_accepted_loss_over_the_base_s(make_federation: Any) 
     w = build_setup(make_federation(participants=2))
     member = w.run_spec.members[-1]
     state, reply = replied(w, w.run_spec)
-    first, body = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
+    first, body = run_round(
+        open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes)
+    )
     assert body["accepted"]
     assert first.losses == {name: row["loss"] for name, row in body["validation"].items()}
     assert first.base_losses == {
-        name: row["loss"] for name, row in open_state(w.run_spec, Embedded(w.nodes))[1]["validation"].items()
+        name: row["loss"]
+        for name, row in open_state(w.run_spec, Embedded(w.nodes))[1]["validation"].items()
     }
     admitted = admit(reply, member, w.run_spec, state)
     assert isinstance(admitted, Admitted)
-    assert admitted.facts.excess == state.losses[member.name] / state.base_losses[member.name] != 1.0
+    assert (
+        admitted.facts.excess == state.losses[member.name] / state.base_losses[member.name] != 1.0
+    )
     for losses in ({}, {member.name: 0.0}, {member.name: float("inf")}):
         unknown = admit(reply, member, w.run_spec, replace(state, losses=losses))
         assert isinstance(unknown, Admitted)
@@ -111,7 +124,9 @@ def test_excess_is_the_last_accepted_loss_over_the_base_s(make_federation: Any) 
 def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=2))
     state = rounds(w.run_spec, Embedded(w.nodes), 1)
-    perfect = {name: (-1.0,) * len(x) for name, x in state.base_slices.items()}  # no candidate is as good
+    perfect = {
+        name: (-1.0,) * len(x) for name, x in state.base_slices.items()
+    }  # no candidate is as good
     after, body = run_round(
         replace(state, base_slices=perfect), replace(w.run_spec, gate_margin=0.0), Embedded(w.nodes)
     )
@@ -121,7 +136,9 @@ def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -
 
 
 def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
-    """q = 2, no equalising: the recorded shares of a round are as the squares of loss over base loss before it; in round 1 equal."""
+    """q = 2, no equalising: the recorded shares of a round are as the squares of loss over base
+    loss before it; in round 1 equal.
+    """
     settings_ = {"weights": "q_ffl", "weights_settings": {"q": 2.0}}
     w = build_setup(make_federation(participants=2, algorithm=settings_))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
@@ -134,9 +151,12 @@ def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
     assert got[0] != got[1]
 
 
-# --- which chains are legal ---------------------------------------------------------------------------------------------
+# --- which chains are legal
+# ---------------------------------------------------------------------------------------------
 
-LEGAL = {start: {name for name, (_, starts) in REDUCE_ROWS.items() if start in starts} for start in START}
+LEGAL = {
+    start: {name for name, (_, starts) in REDUCE_ROWS.items() if start in starts} for start in START
+}
 
 
 @pytest.mark.parametrize("start", sorted(START))
@@ -151,7 +171,10 @@ def test_a_chain_is_legal_or_refused_with_the_nearest_legal_one(reduce: str, sta
     code = "start-of-factors" if REDUCE_ROWS[reduce][0] == "dense" else "start-of-robust"
     assert caught.value.reason == Reason(code, {"start": start, "reduce": reduce})
     proposed = "fresh" if reduce not in LEGAL["fedex"] else "fedex"
-    assert f'Use start = "{proposed}" with {reduce!r}, or reduce = "stack" with {start!r}' in caught.value.fix
+    assert (
+        f'Use start = "{proposed}" with {reduce!r}, or reduce = "stack" with {start!r}'
+        in caught.value.fix
+    )
     assert reduce in LEGAL[proposed]
     assert "stack" in LEGAL[start]
 

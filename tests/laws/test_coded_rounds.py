@@ -1,4 +1,6 @@
-"""Rounds with coded updates: fewer bytes, nearly the same model, nothing lost on the way down, hostile bytes refused."""
+"""Rounds with coded updates: fewer bytes, nearly the same model, nothing lost on the way down,
+hostile bytes refused.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from tequio.core.seeds import derive
 from tequio.core.types import Failure, Reply, Request, State
 from tequio.runtimes.embedded import Embedded
 
-CODES = [("half", {}), ("quantise", {"bits": 8.0}), ("quantise", {"bits": 4.0}), ("eden", {"bits": 2.0})]
+CODES = [
+    ("half", {}),
+    ("quantise", {"bits": 8.0}),
+    ("quantise", {"bits": 4.0}),
+    ("eden", {"bits": 2.0}),
+]
 
 
 @pytest.fixture
@@ -50,8 +57,12 @@ def test_a_coded_upload_costs_less_and_says_nearly_the_same(
 
 
 @pytest.mark.parametrize(("name", "settings"), CODES)
-def test_what_a_coded_broadcast_loses_stays_pending(small: RunSetup, name: str, settings: dict[str, float]) -> None:
-    """One round from the same replies: shared + pending is the same, whatever the code of the way down."""
+def test_what_a_coded_broadcast_loses_stays_pending(
+    small: RunSetup, name: str, settings: dict[str, float]
+) -> None:
+    """One round from the same replies: shared + pending is the same, whatever the code of the way
+    down.
+    """
     runtime = Embedded(small.nodes)
     state, _ = open_state(small.run_spec, runtime)
     plain, full = run_round(state, small.run_spec, runtime)
@@ -61,7 +72,9 @@ def test_what_a_coded_broadcast_loses_stays_pending(small: RunSetup, name: str, 
     assert coded.shared.plus(coded.pending).minus(whole).norm() <= 1e-5 * whole.norm()
     assert coded.pending.norm() > plain.pending.norm()
     assert body["train"][0]["bytes_down"] < full["train"][0]["bytes_down"]
-    assert digest_update(unpack_state(pack_state(coded), "x").pending) == digest_update(coded.pending)
+    assert digest_update(unpack_state(pack_state(coded), "x").pending) == digest_update(
+        coded.pending
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"not a message", b"\x28\xb5\x2f\xfd" + bytes(40)])
@@ -77,7 +90,9 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, dat
 
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:
-    with refused(ConfigError, "piece-unknown", key="[algorithm] upload or download", value="quantize"):
+    with refused(
+        ConfigError, "piece-unknown", key="[algorithm] upload or download", value="quantize"
+    ):
         build_setup(make_federation(participants=2, folder="g", algorithm={"download": "quantize"}))
 
 
@@ -99,8 +114,13 @@ class Counting:
 def test_the_bytes_of_the_record_are_those_of_the_whole_messages(
     small: RunSetup, name: str, settings: dict[str, float]
 ) -> None:
-    """Up: the message as it would travel, manifest, scales and container included. Down: the broadcast, coded again here."""
-    run_spec = replace(small.run_spec, upload=build_coding(name, settings), download=build_coding(name, settings))
+    """Up: the message as it would travel, manifest, scales and container included.
+
+    Down: the broadcast, coded again here.
+    """
+    run_spec = replace(
+        small.run_spec, upload=build_coding(name, settings), download=build_coding(name, settings)
+    )
     runtime = Counting(Embedded(small.nodes))
     state, body = run_round(open_state(run_spec, runtime)[0], run_spec, runtime)
     for row in body["train"]:

@@ -1,4 +1,6 @@
-"""The laws of a cohort: a uniform sample by seed and round, the centre always with it, and one panel that evaluates all the run."""
+"""The laws of a cohort: a uniform sample by seed and round, the centre always with it, and one
+panel that evaluates all the run.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def test_a_sample_of_all_is_all() -> None:
     assert sample(7, 7, 3, "cohort", 1) == list(range(7))
 
 
-def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_federation: Any) -> None:
+def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=5, train={"cohort": 2, "rounds": 4}))
     run_spec, runtime = w.run_spec, Embedded(w.nodes)
     panel = {m.name for m in run_spec.panel(1)} - {"centre"}
@@ -48,7 +52,9 @@ def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_
         assert trained == [m.name for m in run_spec.roster(round_)]
         assert trained[0] == "centre"
         assert len(trained) == 3
-        assert set(body["validation"]) == panel  # the same in every round: their means can be compared
+        assert (
+            set(body["validation"]) == panel
+        )  # the same in every round: their means can be compared
         assert {row["bytes_down"] for row in body["train"]} == {held}
         seen.append(tuple(trained))
     assert len(set(seen)) > 1
@@ -69,7 +75,9 @@ def test_a_run_cut_off_draws_the_same_cohort(make_federation: Any) -> None:
     runtime = Embedded(w.nodes)
     state, _ = run_round(open_state(w.run_spec, runtime)[0], w.run_spec, runtime)
     again = unpack_state(pack_state(state), "test")
-    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(run_round(state, w.run_spec, runtime)[0])
+    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(
+        run_round(state, w.run_spec, runtime)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,14 +88,20 @@ def test_a_run_cut_off_draws_the_same_cohort(make_federation: Any) -> None:
         ({"cohort": 1}, {"weights": "q_ffl"}, "use 'norm_equalised', or leave cohort out"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make_federation: Any, train: Any, algorithm: Any, message: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    make_federation: Any, train: Any, algorithm: Any, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_federation(make_federation(train=train, algorithm=algorithm))
 
 
-def test_a_run_with_a_cohort_ends_and_its_report_can_be_read(make_federation: Any, tmp_path: Path) -> None:
+def test_a_run_with_a_cohort_ends_and_its_report_can_be_read(
+    make_federation: Any, tmp_path: Path
+) -> None:
     path = make_federation(participants=3, train={"cohort": 1})
     outcome = start(load_federation(path), tmp_path / "run", counterfactuals=False)
     entries, _ = records(outcome.folder)
-    assert len([e for e in entries if e.kind == "personal"]) == 3  # who was never drawn gets a model too
+    assert (
+        len([e for e in entries if e.kind == "personal"]) == 3
+    )  # who was never drawn gets a model too
     assert "site2" in render(entries, "en")

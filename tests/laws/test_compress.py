@@ -1,4 +1,6 @@
-"""Every codec obeys the laws of its kind: what arrives, its error, its bytes, its seed, and its bias."""
+"""Every codec obeys the laws of its kind: what arrives, its error, its bytes, its seed, and its
+bias.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from tequio.core.canonical import digest_update, packed_update_size, to_tensors
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.update import Dense, Factored, Update, plain, zero
 
-BRIEF = {"int8": 3.8, "int4": 7.0, "int2": 13.0, "eden 2": 13.0, "top 1 %": 200.0}  # the least that was asked of them
+BRIEF = {
+    "int8": 3.8,
+    "int4": 7.0,
+    "int2": 13.0,
+    "eden 2": 13.0,
+    "top 1 %": 200.0,
+}  # the least that was asked of them
 
 
 SEEDED = sorted(label for label, row in ROWS.items() if row.make().stochastic)
@@ -36,7 +44,9 @@ def test_the_most_that_a_message_can_take_is_known_before(row: str, scale: float
         longest = max(len(codec.encode(scaled, seed)) for seed in (0, 2**60))
         most = codec.most(items, update.spec)
         assert longest <= most
-        assert most <= 1.5 * longest + 300 or scale != 1.0  # where sizes differ much, zstd saves more
+        assert (
+            most <= 1.5 * longest + 300 or scale != 1.0
+        )  # where sizes differ much, zstd saves more
         if row == "plain":
             assert longest == most == packed_update_size(scaled)
 
@@ -58,7 +68,9 @@ def test_names_shapes_kinds_and_layout_arrive(row: str) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("update", [zero("s"), Update({"head.w": Dense(torch.ones(2, 2))}, "s")], ids=["none", "head"])
+@pytest.mark.parametrize(
+    "update", [zero("s"), Update({"head.w": Dense(torch.ones(2, 2))}, "s")], ids=["none", "head"]
+)
 def test_nothing_to_code_is_fine(row: str, update: Update) -> None:
     codec = ROWS[row].make()
     arrived = codec.decode(codec.encode(update, 0), SOURCE)
@@ -97,7 +109,8 @@ def test_the_unit_does_not_matter(row: str, size: float) -> None:
 
 @pytest.mark.parametrize("row", SEEDED)
 def test_the_mean_over_seeds_is_the_update(row: str) -> None:
-    """Normal numbers, 400 seeds: ‖mean − x‖ is the error of one ÷ 20, within 15 % (5 standard errors for 459 numbers).
+    """Normal numbers, 400 seeds: ‖mean − x‖ is the error of one ÷ 20, within 15 % (5 standard
+    errors for 459 numbers).
 
     Nearest rounding would give 20 times that.
     """
@@ -110,17 +123,26 @@ def test_the_mean_over_seeds_is_the_update(row: str) -> None:
         "s",
     )
     codec, x = ROWS[row].make(), flat(update)
-    draws = torch.stack([flat(codec.decode(codec.encode(update, seed), SOURCE)) for seed in range(400)])
+    draws = torch.stack(
+        [flat(codec.decode(codec.encode(update, seed), SOURCE)) for seed in range(400)]
+    )
     one = float((draws - x).square().sum(1).mean().sqrt())
     mean = float((draws.mean(0) - x).norm())
-    print(f"{row}: error of one draw {one / float(x.norm()):.4f}, of the mean of 400 {mean / one * 20:.3f} ÷ 20 of it")
+    print(
+        f"{row}: error of one draw {one / float(x.norm()):.4f}, of the mean of 400 "
+        f"{mean / one * 20:.3f} ÷ 20 of it"
+    )
     assert mean <= 1.15 * one / 20
 
 
 def test_eden_is_biased_on_sparse_vectors_and_says_so() -> None:
-    """Rows (1, .6, 0 …): H gives the magnitudes 1.6 and .4 only, one level serves both, and every seed errs by .6 of the norm.
+    """Rows (1, .6, 0 …):
 
-    Stochastic rounding after the same rotation has no such error: one draw errs by under .9 of the norm, the mean of 400 by under .9 ÷ 20.
+    H gives the magnitudes 1.6 and .4 only, one level serves both, and every seed errs by .6 of the
+    norm.
+
+    Stochastic rounding after the same rotation has no such error: one draw errs by under .9 of the
+    norm, the mean of 400 by under .9 ÷ 20.
     """
     value = torch.zeros(4, 64)
     value[:, 0], value[:, 1] = 1.0, 0.6
@@ -139,15 +161,26 @@ def test_eden_is_biased_on_sparse_vectors_and_says_so() -> None:
 def test_the_mean_product_is_the_product(row: str) -> None:
     """A and B are rounded independently: E[BA] = E[B]·E[A]."""
     g = torch.Generator().manual_seed(6)
-    update = Update({"m": Factored(torch.randn(30, 4, generator=g), torch.randn(4, 40, generator=g))}, "s")
+    update = Update(
+        {"m": Factored(torch.randn(30, 4, generator=g), torch.randn(4, 40, generator=g))}, "s"
+    )
     codec, x = ROWS[row].make(), plain(update.entries["m"])
-    draws = torch.stack([plain(codec.decode(codec.encode(update, seed), SOURCE).entries["m"]) for seed in range(400)])
+    draws = torch.stack(
+        [
+            plain(codec.decode(codec.encode(update, seed), SOURCE).entries["m"])
+            for seed in range(400)
+        ]
+    )
     one = float((draws - x).square().sum((1, 2)).mean().sqrt())
-    assert float((draws.mean(0) - x).norm()) <= 1.25 * one / 20  # entries of a product are not independent: wider
+    assert (
+        float((draws.mean(0) - x).norm()) <= 1.25 * one / 20
+    )  # entries of a product are not independent: wider
 
 
 def test_a_rotation_saves_spiky_vectors() -> None:
-    """One number of 100 in 384 of size 1: a scale of 100 drowns the rest; spread by the rotation it is 100/√384 ≈ 5."""
+    """One number of 100 in 384 of size 1: a scale of 100 drowns the rest; spread by the rotation it
+    is 100/√384 ≈ 5.
+    """
     g = torch.Generator().manual_seed(3)
     value = torch.randn(16, 384, generator=g)
     value[:, 5] = 100.0
@@ -161,7 +194,9 @@ def test_a_rotation_saves_spiky_vectors() -> None:
 
 
 def test_eden_has_a_fifth_of_the_squared_error_of_two_stochastic_bits() -> None:
-    """Theory for normal numbers: 1/.8825 − 1 = .133 (Max 1960) against (2·3/3)²/6 ≈ .67 with s = 3σ: .199."""
+    """Theory for normal numbers: 1/.8825 − 1 = .133 (Max 1960) against (2·3/3)²/6 ≈ .67 with s =
+    3σ: .199.
+    """
     update = realistic()
     squares = []
     for name in ("eden", "quantise"):
@@ -170,23 +205,34 @@ def test_eden_has_a_fifth_of_the_squared_error_of_two_stochastic_bits() -> None:
     assert 0.17 <= squares[0] / squares[1] <= 0.23
 
 
-@pytest.mark.parametrize(("density", "worst"), [(0.003, 1.45), (0.01, 1.2), (0.03, 1.1), (0.1, 1.06)])
+@pytest.mark.parametrize(
+    ("density", "worst"), [(0.003, 1.45), (0.01, 1.2), (0.03, 1.1), (0.1, 1.06)]
+)
 def test_bits_a_parameter_are_near_the_entropy(density: float, worst: float) -> None:
-    """All bytes (names, levels and headers too) against H(p) + 2p; at 1 % that is .1008 bits, 317 times under float32."""
+    """All bytes (names, levels and headers too) against H(p) + 2p; at 1 % that is .1008 bits, 317
+    times under float32.
+    """
     update = realistic()
     data = COMPRESS["topk"](density=density, bits=2).encode(update, 0)
     entropy = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
     bits = 8 * len(data) / (update.nbytes() / 4)
-    print(f"density {density}: {bits:.4f} bits a parameter, {bits / (entropy + 2 * density):.3f} × (H(p) + 2p)")
+    print(
+        f"density {density}: {bits:.4f} bits a parameter, {bits / (entropy + 2 * density):.3f} × "
+        "(H(p) + 2p)"
+    )
     assert 1.0 <= bits / (entropy + 2 * density) <= worst
 
 
 def test_top_k_keeps_the_largest() -> None:
-    """Of −9 … 9 in steps of 1 at 16 bits and 4 of 304 numbers: ±9 and ±8, within half a step of (9 − 8)/32767."""
+    """Of −9 … 9 in steps of 1 at 16 bits and 4 of 304 numbers: ±9 and ±8, within half a step of (9
+    − 8)/32767.
+    """
     value = torch.zeros(16, 19)
     value[3] = torch.arange(-9.0, 10.0)
     arrived = COMPRESS["topk"](density=4 / 304, bits=16)
-    got = to_tensors(arrived.decode(arrived.encode(Update({"m": Dense(value)}, "s"), 0), SOURCE))["m"]
+    got = to_tensors(arrived.decode(arrived.encode(Update({"m": Dense(value)}, "s"), 0), SOURCE))[
+        "m"
+    ]
     expected = torch.where(value.abs() >= 8.0, value, 0.0)
     assert torch.allclose(got, expected, atol=2e-5)
 

@@ -1,4 +1,6 @@
-"""The parts of which codecs are made: levels, rotations, bits, Rice codes, scales and byte planes are read back as they were."""
+"""The parts of which codecs are made: levels, rotations, bits, Rice codes, scales and byte planes
+are read back as they were.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,17 @@ from tequio.algorithms.compress.eden import LEVELS
 
 @pytest.mark.parametrize("bits", sorted(LEVELS))
 def test_levels_of_eden_are_the_fixed_point_of_lloyd(bits: int) -> None:
-    """Each level is the mean of N(0, 1) between the midpoints to its neighbours: (φ(l) − φ(u)) / (Φ(u) − Φ(l))."""
+    """Each level is the mean of N(0, 1) between the midpoints to its neighbours:
+
+    (φ(l) − φ(u)) / (Φ(u) − Φ(l)).
+    """
     levels = [*(-x for x in reversed(LEVELS[bits])), *LEVELS[bits]]
     cuts = [-math.inf, *((x + y) / 2 for x, y in pairwise(levels)), math.inf]
     for level, low, high in zip(levels, cuts[:-1], cuts[1:], strict=True):
         mass = (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2
-        mean = (math.exp(-low * low / 2) - math.exp(-high * high / 2)) / math.sqrt(2 * math.pi) / mass
+        mean = (
+            (math.exp(-low * low / 2) - math.exp(-high * high / 2)) / math.sqrt(2 * math.pi) / mass
+        )
         assert level == pytest.approx(mean, abs=4e-4)
 
 
@@ -48,7 +55,9 @@ def test_rotation_is_orthogonal(length: int, vectors: int, seed: int) -> None:
 
 
 def test_rotation_covers_long_vectors_in_windows() -> None:
-    """10,000 = 2 windows of 4,096 from the start, then 2 from the end: a spike in the rest of 1,808 is spread too."""
+    """10,000 = 2 windows of 4,096 from the start, then 2 from the end: a spike in the rest of 1,808
+    is spread too.
+    """
     x = torch.zeros(1, 10_000)
     x[0, 9_999] = 1.0
     turned = rotate(x, 1, 0)

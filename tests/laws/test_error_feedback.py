@@ -39,7 +39,9 @@ def test_feedback_loses_nothing(row: str) -> None:
 
 
 def test_feedback_sends_small_coordinates_in_the_end() -> None:
-    """One constant update, top 10 %: without feedback 90 % of it never arrive; with it the mean of 60 rounds is near."""
+    """One constant update, top 10 %: without feedback 90 % of it never arrive; with it the mean of
+    60 rounds is near.
+    """
     codec, update = COMPRESS["topk"](density=0.1), changes(1)[0]
     memory, arrived = zero("s"), zero("s")
     for seed in range(60):
@@ -51,7 +53,9 @@ def test_feedback_sends_small_coordinates_in_the_end() -> None:
 
 
 def test_feedback_decays_and_keeps_what_is_not_sent() -> None:
-    """β = .5 and an exact codec: sent = .5 · memory + update; an entry that this round leaves out stays as it was."""
+    """β = .5 and an exact codec: sent = .5 · memory + update; an entry that this round leaves out
+    stays as it was.
+    """
     old = Update({"m:a": Dense(torch.full((2, 2), 4.0)), "m:b": Dense(torch.ones(2, 2))}, "s")
     new = Update({"m:a": Dense(torch.ones(2, 2))}, "s")
     codec = COMPRESS["plain"]()

@@ -1,4 +1,6 @@
-"""Top-k with error feedback in rounds: nothing is lost, whoever fails, whatever the gate rejects, wherever a process is killed."""
+"""Top-k with error feedback in rounds: nothing is lost, whoever fails, whatever the gate rejects,
+wherever a process is killed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ FACTORS = ["rolora", "ffa", "fedit"]
 
 def setup(make_federation: Any, reduce: str = "rolora", **algorithm: Any) -> RunSetup:
     """Ranks 16 and 8: matrices of fewer than 256 numbers would travel whole."""
-    w = build_setup(make_federation(participants=2, algorithm={"reduce": reduce} | TOPK | algorithm))
+    w = build_setup(
+        make_federation(participants=2, algorithm={"reduce": reduce} | TOPK | algorithm)
+    )
     members = tuple(replace(m, rank=16 if m.index == 1 else 8) for m in w.run_spec.members)
     centre = None if w.run_spec.centre is None else replace(w.run_spec.centre, rank=16)
     return replace(w, run_spec=replace(w.run_spec, members=members, centre=centre))
@@ -38,12 +42,16 @@ def setup(make_federation: Any, reduce: str = "rolora", **algorithm: Any) -> Run
 
 def fresh(w: RunSetup, folder: RunFolder | None = None) -> dict[int, Node]:
     """The nodes as they start, with no memory, or with what `folder` holds."""
-    return {i: replace(n, memory=Residual(folder, f"participants/{n.name}")) for i, n in w.nodes.items()}
+    return {
+        i: replace(n, memory=Residual(folder, f"participants/{n.name}")) for i, n in w.nodes.items()
+    }
 
 
 @dataclass(frozen=True)
 class Watching:
-    """A runtime that also trains each task plainly (to know the whole update), and loses the replies in `lost` (round, index)."""
+    """A runtime that also trains each task plainly (to know the whole update), and loses the
+    replies in `lost` (round, index).
+    """
 
     nodes: dict[int, Node]
     lost: frozenset[tuple[int, int]] = frozenset()
@@ -60,8 +68,12 @@ class Watching:
                 self.whole[key] = update
             for reply in Embedded(self.nodes).exchange([task]):
                 if isinstance(reply, Reply) and reply.payload is not None:
-                    if key in self.lost:  # it trained, and wrote its memory; the reply never arrived
-                        yield Failure(task.round, task.index, task.name, "TrainingError", "the line was cut")
+                    if (
+                        key in self.lost
+                    ):  # it trained, and wrote its memory; the reply never arrived
+                        yield Failure(
+                            task.round, task.index, task.name, "TrainingError", "the line was cut"
+                        )
                         continue
                     self.sent[key] = reply.payload
                 yield reply
@@ -86,7 +98,9 @@ def conserved(runtime: Watching, run_spec: RunSpec, index: int, last: int) -> fl
 
 
 @pytest.mark.parametrize("reduce", FACTORS)
-def test_what_was_sent_and_what_is_retained_are_all_updates(make_federation: Any, reduce: str) -> None:
+def test_what_was_sent_and_what_is_retained_are_all_updates(
+    make_federation: Any, reduce: str
+) -> None:
     w = setup(make_federation, reduce)
     runtime = Watching(fresh(w))
     state = rounds(w.run_spec, runtime, 4)
@@ -96,7 +110,9 @@ def test_what_was_sent_and_what_is_retained_are_all_updates(make_federation: Any
 
 
 def test_who_fails_keeps_the_memory_of_before(make_federation: Any) -> None:
-    """Site 0 trains in round 2 and its reply is lost: round 3 sends what round 1 left out, and nothing of round 2 is counted."""
+    """Site 0 trains in round 2 and its reply is lost: round 3 sends what round 1 left out, and
+    nothing of round 2 is counted.
+    """
     w = setup(make_federation, "ffa")
     runtime = Watching(fresh(w), frozenset({(2, 1)}))
     state = rounds(w.run_spec, runtime, 2)
@@ -108,11 +124,15 @@ def test_who_fails_keeps_the_memory_of_before(make_federation: Any) -> None:
 
 
 def test_a_rejected_round_takes_the_memory_back(make_federation: Any) -> None:
-    """A slice that nobody may harm at all: what the rejected round sent was thrown away, so the memory before it counts."""
+    """A slice that nobody may harm at all: what the rejected round sent was thrown away, so the
+    memory before it counts.
+    """
     w = setup(make_federation)
     runtime = Watching(fresh(w))
     state = rounds(w.run_spec, runtime, 1)
-    impossible = replace(state, base_slices={name: (-9.0,) * len(x) for name, x in state.base_slices.items()})
+    impossible = replace(
+        state, base_slices={name: (-9.0,) * len(x) for name, x in state.base_slices.items()}
+    )
     after, body = run_round(impossible, w.run_spec, runtime)
     assert not body["accepted"]
     assert after.memory_rounds == {"centre": 1, "site0": 1, "site1": 1}
@@ -139,10 +159,15 @@ def test_killed_between_training_and_commit_it_resumes_to_the_same_bits(
         state, _ = run_round(state, w.run_spec, Embedded(fresh(w, folder)))
     assert pack_state(state) == pack_state(unbroken)
     files = sorted(path.name for path in (folder.path / "participants" / "site0").iterdir())
-    assert files == ["memory-3.safetensors", "memory-4.safetensors"]  # the one that counts and the newest; no more
+    assert files == [
+        "memory-3.safetensors",
+        "memory-4.safetensors",
+    ]  # the one that counts and the newest; no more
 
 
-def test_feedback_changes_the_result_and_without_memory_nothing_is_trained(make_federation: Any) -> None:
+def test_feedback_changes_the_result_and_without_memory_nothing_is_trained(
+    make_federation: Any,
+) -> None:
     w = setup(make_federation, "ffa")
     nodes = fresh(w)
     retained = rounds(w.run_spec, Embedded(nodes), 2)
@@ -156,17 +181,26 @@ def test_feedback_changes_the_result_and_without_memory_nothing_is_trained(make_
 def test_all_coordinates_in_16_bits_are_nearly_plain(make_federation: Any) -> None:
     w = setup(make_federation, "fedit", upload_settings={"density": 1.0, "bits": 16.0})
     coded = rounds(w.run_spec, Embedded(fresh(w)), 2).shared
-    plain = rounds(replace(w.run_spec, upload=Coding(), feedback=None), Embedded(fresh(w)), 2).shared
+    plain = rounds(
+        replace(w.run_spec, upload=Coding(), feedback=None), Embedded(fresh(w)), 2
+    ).shared
     start = open_state(w.run_spec, Embedded(fresh(w)))[0].shared
     assert coded.minus(plain).norm() <= 1e-3 * plain.minus(start).norm()
 
 
 @pytest.mark.parametrize("reduce", FACTORS)
-def test_what_a_sparse_broadcast_leaves_out_waits_at_the_coordinator(make_federation: Any, reduce: str) -> None:
-    """One round from the same replies: shared + pending is the plain shared. In rolora what waits of B rests in a round of A."""
+def test_what_a_sparse_broadcast_leaves_out_waits_at_the_coordinator(
+    make_federation: Any, reduce: str
+) -> None:
+    """One round from the same replies: shared + pending is the plain shared.
+
+    In rolora what waits of B rests in a round of A.
+    """
     w = setup(make_federation, reduce, upload="plain", upload_settings={})
     run_spec = replace(w.run_spec, download=build_coding("topk", {"density": 0.1, "bits": 8.0}))
-    plain, full = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
+    plain, full = run_round(
+        open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes)
+    )
     first, body = run_round(open_state(run_spec, Embedded(w.nodes))[0], run_spec, Embedded(w.nodes))
     step = plain.shared.minus(open_state(w.run_spec, Embedded(w.nodes))[0].shared)
     assert first.shared.plus(first.pending).minus(plain.shared).norm() <= 1e-5 * step.norm()
@@ -179,7 +213,13 @@ def test_what_a_sparse_broadcast_leaves_out_waits_at_the_coordinator(make_federa
 
 
 def test_quantised_uploads_may_have_feedback_too(make_federation: Any) -> None:
-    w = setup(make_federation, "ffa", upload="quantise", upload_settings={"bits": 2.0, "rotate": 1.0}, feedback=1.0)
+    w = setup(
+        make_federation,
+        "ffa",
+        upload="quantise",
+        upload_settings={"bits": 2.0, "rotate": 1.0},
+        feedback=1.0,
+    )
     runtime = Watching(fresh(w))
     rounds(w.run_spec, runtime, 3)
     assert conserved(runtime, w.run_spec, 1, 3) <= 1e-5

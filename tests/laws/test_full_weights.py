@@ -1,4 +1,6 @@
-"""Full weights in rounds: one participant is the plain fine-tuning loop to the bit; updates stream, and are admitted before folded."""
+"""Full weights in rounds: one participant is the plain fine-tuning loop to the bit; updates stream,
+and are admitted before folded.
+"""
 
 from __future__ import annotations
 
@@ -55,17 +57,31 @@ def loss_of(model: Any, items: list[Item]) -> Any:
     truth, _ = pad([i.target for i in items], IGNORE, torch.device("cpu"))
     with sdpa_kernel([SDPBackend.MATH]):
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), truth[:, 1:].flatten(), ignore_index=IGNORE)
+    return F.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), truth[:, 1:].flatten(), ignore_index=IGNORE
+    )
 
 
-def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: Any, tiny_llama: Path) -> None:
-    """Against the model as transformers loads it, its weights trained by torch alone. Rounds begin with a fresh AdamW from W₀ + H."""
-    sections = {"kind": "causal", "participants": 1, "centre": False, "algorithm": {"weights": "uniform"}}
+def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(
+    make_federation: Any, tiny_llama: Path
+) -> None:
+    """Against the model as transformers loads it, its weights trained by torch alone.
+
+    Rounds begin with a fresh AdamW from W₀ + H.
+    """
+    sections = {
+        "kind": "causal",
+        "participants": 1,
+        "centre": False,
+        "algorithm": {"weights": "uniform"},
+    }
     w = setup(make_federation, base={"dtype": "float32"}, **sections)
     state = rounds(w.run_spec, Embedded(w.nodes), 2)
     node, member = w.nodes[1], w.run_spec.members[0]
     model = load_base(str(tiny_llama), "causal", torch.float32, tiny_llama).model
-    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in sorted(w.run_spec.shapes)}
+    weights: dict[str, Any] = {
+        name: model.get_submodule(name).weight for name in sorted(w.run_spec.shapes)
+    }
     first = {name: weight.detach().clone() for name, weight in weights.items()}
     change = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for weight in weights.values():
@@ -76,7 +92,9 @@ def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: 
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(begin[name])
-        optimizer = torch.optim.AdamW(list(weights.values()), lr=w.run_spec.rate(round_), weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            list(weights.values()), lr=w.run_spec.rate(round_), weight_decay=0.0
+        )
         stream = batches(node.data.train, node.batch_size, seed)
         for _ in range(member.steps):
             loss_of(model, next(stream)).backward()
@@ -100,13 +118,23 @@ def test_several_participants_give_their_weighted_mean(make_federation: Any) -> 
         assert member is not None
         seed = derive(w.run_spec.seed, "train", 1, index)
         task = TrainRequest(
-            1, index, node.name, "product", 1, member.steps, w.run_spec.rate(1), seed, zero(w.run_spec.spec)
+            1,
+            index,
+            node.name,
+            "product",
+            1,
+            member.steps,
+            w.run_spec.rate(1),
+            seed,
+            zero(w.run_spec.spec),
         )
         changes[index] = opened(node.train(task), w.run_spec)
     total = sum(len(w.nodes[i].data.train) for i in (1, 2, 3))
     expected = changes[0].scaled(1.0 - w.run_spec.federated_share)
     for i in (1, 2, 3):
-        expected = expected.plus(changes[i].scaled(w.run_spec.federated_share * len(w.nodes[i].data.train) / total))
+        expected = expected.plus(
+            changes[i].scaled(w.run_spec.federated_share * len(w.nodes[i].data.train) / total)
+        )
     assert state.shared.minus(expected).norm() <= 1e-6 * expected.norm()
     assert not state.pending.entries  # nothing is cut to a rank
     assert all(isinstance(entry, Dense) for entry in state.shared.entries.values())
@@ -120,12 +148,16 @@ def opened(reply: Reply, run_spec: RunSpec) -> Update:
 
 
 def test_a_state_of_full_weights_resumes_to_the_same_bits(make_federation: Any) -> None:
-    w = setup(make_federation, participants=2, algorithm={"server": "nesterov", "upload": "quantise"})
+    w = setup(
+        make_federation, participants=2, algorithm={"server": "nesterov", "upload": "quantise"}
+    )
     unbroken = rounds(w.run_spec, Embedded(w.nodes), 3)
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     for _ in range(3):
         again = build(w.config)
-        state, _ = run_round(unpack_state(pack_state(state), "checkpoint"), again.run_spec, Embedded(again.nodes))
+        state, _ = run_round(
+            unpack_state(pack_state(state), "checkpoint"), again.run_spec, Embedded(again.nodes)
+        )
     assert pack_state(state) == pack_state(unbroken)
 
 
@@ -143,7 +175,9 @@ def test_a_whole_run_with_merged_export(make_federation: Any, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["half", "quantise", "eden"])
 def test_full_weights_travel_coded(make_federation: Any, name: str) -> None:
     w = setup(make_federation, participants=2)
-    state, full = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
+    state, full = run_round(
+        open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes)
+    )
     run_spec = replace(w.run_spec, upload=build_coding(name))
     coded, body = run_round(open_state(run_spec, Embedded(w.nodes))[0], run_spec, Embedded(w.nodes))
     for row, whole in zip(body["train"], full["train"], strict=True):
@@ -152,8 +186,14 @@ def test_full_weights_travel_coded(make_federation: Any, name: str) -> None:
 
 
 def test_topk_with_feedback_loses_nothing_of_full_weights(make_federation: Any) -> None:
-    """Whole weights are coordinates that persist: Σ sent + memory = Σ updates, entry by entry (SparseLoCo's own setting)."""
-    algorithm = {"upload": "topk", "upload_settings": {"density": 0.1, "bits": 2.0}, "weights": "uniform"}
+    """Whole weights are coordinates that persist: Σ sent + memory = Σ updates, entry by entry
+    (SparseLoCo's own setting).
+    """
+    algorithm = {
+        "upload": "topk",
+        "upload_settings": {"density": 0.1, "bits": 2.0},
+        "weights": "uniform",
+    }
     w = setup(make_federation, participants=1, centre=False, algorithm=algorithm)
     node, run_spec = w.nodes[1], w.run_spec
     state = rounds(run_spec, Embedded(w.nodes), 2)
@@ -205,7 +245,9 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
     """The fault is in the last part; the round ends as if the participant had not been there."""
     w = setup(make_federation, participants=3)
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
-    forger = Altered(Embedded(w.nodes), 1, lambda reply: replace(reply, parts=forge(list(reply.parts or ()))))
+    forger = Altered(
+        Embedded(w.nodes), 1, lambda reply: replace(reply, parts=forge(list(reply.parts or ())))
+    )
     after, body = run_round(state, w.run_spec, forger)
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [a["name"] for a in refused] == ["site0"]
@@ -222,10 +264,15 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
         ({"algorithm": {"reduce": "centred_clipping"}}, "full-robust"),
         ({"algorithm": {"start": "fedex"}}, "full-start"),
         ({"topology": {"kind": "ring"}, "centre": False}, "peers-full"),
-        ({"train": {"pace": "buffered", "round_seconds": 9.0}, "algorithm": {"upload": "topk"}}, "buffered-feedback"),
+        (
+            {"train": {"pace": "buffered", "round_seconds": 9.0}, "algorithm": {"upload": "topk"}},
+            "buffered-feedback",
+        ),
     ],
 )
-def test_what_has_no_meaning_with_full_weights_is_refused(make_federation: Any, sections: Any, code: str) -> None:
+def test_what_has_no_meaning_with_full_weights_is_refused(
+    make_federation: Any, sections: Any, code: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         setup(make_federation, **sections)
     assert caught.value.reason is not None
@@ -261,7 +308,9 @@ def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) 
     adapted.fold_in(shared)
     adapted.attach(2, 0)
     private = adapted.extract()
-    assert all(isinstance(e, Factored) for n, e in private.entries.items() if not n.startswith("head."))
+    assert all(
+        isinstance(e, Factored) for n, e in private.entries.items() if not n.startswith("head.")
+    )
     assert all(isinstance(e, Dense) for e in shared.plus(private).entries.values())
     settings = w.settings["site0"]
     assert (settings.local.full, settings.private.full) == (True, False)
@@ -269,9 +318,16 @@ def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) 
 
 def test_local_terms_work_on_full_weights(make_federation: Any) -> None:
     """A pull to the start so strong that nothing moves far; the others only change the outcome."""
-    w = setup(make_federation, kind="causal", participants=1, local={"terms": {"fedprox": 100.0, "kl": 0.5}})
+    w = setup(
+        make_federation,
+        kind="causal",
+        participants=1,
+        local={"terms": {"fedprox": 100.0, "kl": 0.5}},
+    )
     free = rounds(replace(w.run_spec, local=Local()), Embedded(w.nodes), 1).shared
-    pulled = rounds(replace(w.run_spec, local=build_local({"fedprox": 100.0})), Embedded(w.nodes), 1).shared
+    pulled = rounds(
+        replace(w.run_spec, local=build_local({"fedprox": 100.0})), Embedded(w.nodes), 1
+    ).shared
     assert pulled.norm() < 0.9 * free.norm()
     for term in ("kl", "transfer"):
         run_spec = replace(w.run_spec, local=build_local({term: 0.5}))

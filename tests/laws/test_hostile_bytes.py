@@ -59,7 +59,9 @@ JSON = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -74,7 +76,10 @@ def test_any_bytes_are_refused(row: str, data: bytes) -> None:
 
 @EVERY
 @FUZZ
-@given(spots=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4), inside=st.booleans())
+@given(
+    spots=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+    inside=st.booleans(),
+)
 def test_changed_bytes_decode_to_something_finite_or_are_refused(
     row: str, spots: list[tuple[float, int]], inside: bool
 ) -> None:
@@ -164,7 +169,9 @@ def test_absurd_shapes_are_refused_before_they_are_made(name: str) -> None:
 
 
 def test_positions_behind_the_end_are_refused() -> None:
-    """small() shrunk to one entry of 16 × 16; the positions of the 11 that were kept go to over 1,000."""
+    """small() shrunk to one entry of 16 × 16; the positions of the 11 that were kept go to over
+    1,000.
+    """
     _, meta = opened(COMPRESS["topk"]())
     assert meta["count"] == 13
     codec, data = tampered("topk", entries=[["m", "d", 16, 16]])
@@ -180,7 +187,13 @@ def test_positions_behind_the_end_are_refused() -> None:
     }
     numbers = {"exponent": 0, "count": 2, "width": width}
     for size, fits in ((16, False), (17, True)):
-        head = {"format": "tequio-code-1", "codec": "topk/2", "spec": "", "entries": [["m", "d", size, 16]], **numbers}
+        head = {
+            "format": "tequio-code-1",
+            "codec": "topk/2",
+            "spec": "",
+            "entries": [["m", "d", size, 16]],
+            **numbers,
+        }
         data = closed(codec, tensors, head)
         if fits:
             assert codec.decode(data, SOURCE).entries["m"].shape == (17, 16)
@@ -190,7 +203,10 @@ def test_positions_behind_the_end_are_refused() -> None:
 
 
 def test_a_bomb_does_not_go_off() -> None:
-    """64 MB of zeros in 6 kB: the frame says its size, and the decoder its limit. A frame that does not say it is refused."""
+    """64 MB of zeros in 6 kB: the frame says its size, and the decoder its limit.
+
+    A frame that does not say it is refused.
+    """
     codec = COMPRESS["quantise"]()
     bomb = zstandard.compress(bytes(1 << 26))
     silent = zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 50)
@@ -226,7 +242,13 @@ def test_a_huge_list_of_tensors_is_not_read() -> None:
 )
 def test_each_lie_of_a_manifest_is_named(entries: list[Any], part: str) -> None:
     codec = COMPRESS["half"]()
-    meta = {"format": "tequio-code-1", "codec": "half/fp16", "spec": "", "exponent": 0, "entries": entries}
+    meta = {
+        "format": "tequio-code-1",
+        "codec": "half/fp16",
+        "spec": "",
+        "exponent": 0,
+        "entries": entries,
+    }
     own = {"values": {"dtype": "U8", "shape": [512], "data_offsets": [0, 512]}}
     header = json.dumps(
         {"__metadata__": {"tequio": json.dumps(meta)}, **own}

@@ -42,25 +42,46 @@ def opened(tiny_bert: Path, tiny_llama: Path, tmp_path: Path) -> Callable[[str],
         causal = kind == "causal"
         base = load_base(str(tiny_llama if causal else tiny_bert), kind, torch.float32, tmp_path)  # type: ignore[arg-type]
         adapted = AdaptedModel(
-            base, ["q_proj", "v_proj"] if causal else ["query", "value"], 2.0, None if causal else head_at_zero(base, 2)
+            base,
+            ["q_proj", "v_proj"] if causal else ["query", "value"],
+            2.0,
+            None if causal else head_at_zero(base, 2),
         )
-        task: Any = Causal(base.tokenizer, 8) if causal else Classification(base.tokenizer, ("good", "bad"), 16)
+        task: Any = (
+            Causal(base.tokenizer, 8)
+            if causal
+            else Classification(base.tokenizer, ("good", "bad"), 16)
+        )
         rows = [Example(r["text"], label=None if causal else r["label"]) for r in sentences(24, 5)]
         return adapted, task, task.encode(rows, "x")[0]
 
     return make
 
 
-def asked(adapted: AdaptedModel, terms: dict[str, float], gradient: Update | None = None) -> TrainRequest:
-    return TrainRequest(1, 1, "x", "product", 2, 3, 5e-3, 11, zero(adapted.spec), terms=terms, gradient=gradient)
+def asked(
+    adapted: AdaptedModel, terms: dict[str, float], gradient: Update | None = None
+) -> TrainRequest:
+    return TrainRequest(
+        1, 1, "x", "product", 2, 3, 5e-3, 11, zero(adapted.spec), terms=terms, gradient=gradient
+    )
 
 
-def trained(setup: Opened, objective: Callable[[AdaptedModel], Objective | None], held: Update | None = None) -> Update:
+def trained(
+    setup: Opened, objective: Callable[[AdaptedModel], Objective | None], held: Update | None = None
+) -> Update:
     """Three steps at 0.005 from fresh factors of rank 2."""
     adapted, task, items = setup
     adapted.fold_in(held or zero(adapted.spec))
     parameters = adapted.attach(2, 3)
-    train(adapted, task, parameters, batches(items, 4, 5), [5e-3] * 3, "x", objective=objective(adapted))
+    train(
+        adapted,
+        task,
+        parameters,
+        batches(items, 4, 5),
+        [5e-3] * 3,
+        "x",
+        objective=objective(adapted),
+    )
     update = adapted.extract()
     adapted.detach()
     return update
@@ -94,7 +115,10 @@ def test_the_base_is_what_the_model_is_without_adapters_and_shared_update(
     g = torch.Generator().manual_seed(0)
     names = [*adapted.layers, *adapted.head]
     held = Update(
-        {n: Dense(torch.randn(*(adapted.shapes.get(n) or adapted.head[n].shape), generator=g)) for n in names},
+        {
+            n: Dense(torch.randn(*(adapted.shapes.get(n) or adapted.head[n].shape), generator=g))
+            for n in names
+        },
         adapted.spec,
     )
     adapted.fold_in(held)
@@ -102,15 +126,23 @@ def test_the_base_is_what_the_model_is_without_adapters_and_shared_update(
     before = digest_update(still(adapted.moving()))
     for k, logits in enumerate(expected):
         assert torch.equal(public.base(k, adapted, task), logits)
-        assert public.base(k, adapted, task) is public.base(k, adapted, task)  # the base is not run twice
+        assert public.base(k, adapted, task) is public.base(
+            k, adapted, task
+        )  # the base is not run twice
         with torch.no_grad():
-            assert not torch.allclose(task.logits(adapted, public.batches[k])[0], logits)  # and all is put back
+            assert not torch.allclose(
+                task.logits(adapted, public.batches[k])[0], logits
+            )  # and all is put back
     assert digest_update(still(adapted.moving())) == before
-    assert {k: v.requires_grad for k, v in adapted.head.items()} == dict.fromkeys(adapted.head, True)
+    assert {k: v.requires_grad for k, v in adapted.head.items()} == dict.fromkeys(
+        adapted.head, True
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kl_is_0_at_the_base_and_its_training_keeps_near_it(opened: Callable[[str], Opened], kind: str) -> None:
+def test_kl_is_0_at_the_base_and_its_training_keeps_near_it(
+    opened: Callable[[str], Opened], kind: str
+) -> None:
     setup = opened(kind)
     adapted, task, items = setup
     public = public_text(items, 4, 0)
@@ -131,7 +163,9 @@ def test_kl_is_0_at_the_base_and_its_training_keeps_near_it(opened: Callable[[st
 
 
 def test_fedprox_pulls_the_change_of_the_round_towards_0(opened: Callable[[str], Opened]) -> None:
-    """The longer the pull, the shorter the change; with no distance there is no pull, so the first step is the free one."""
+    """The longer the pull, the shorter the change; with no distance there is no pull, so the first
+    step is the free one.
+    """
     setup = opened("classification")
     lengths = []
     for strength in (0.0, 10.0, 1e3):
@@ -141,20 +175,28 @@ def test_fedprox_pulls_the_change_of_the_round_towards_0(opened: Callable[[str],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_sketched_gradient_is_the_gradient_of_the_weights(opened: Callable[[str], Opened], kind: str) -> None:
-    """At full rank exactly, up to rounding; at rank r as good as the best rank r up to a small factor (Halko et al., theorem 10.5)."""
+def test_the_sketched_gradient_is_the_gradient_of_the_weights(
+    opened: Callable[[str], Opened], kind: str
+) -> None:
+    """At full rank exactly, up to rounding; at rank r as good as the best rank r up to a small
+    factor (Halko et al., theorem 10.5).
+    """
     adapted, task, items = opened(kind)
     parts = [items[:4], items[4:8]]
     held = trained((adapted, task, items), lambda _: None)
     adapted.fold_in(held)
-    weights = {n: layer.weight.detach().clone().requires_grad_() for n, layer in adapted.layers.items()}
+    weights = {
+        n: layer.weight.detach().clone().requires_grad_() for n, layer in adapted.layers.items()
+    }
     heads = {n: t.detach().clone().requires_grad_() for n, t in adapted.head.items()}
     for n, layer in adapted.layers.items():
         layer.weight = weights[n]
     adapted.head = dict(heads)
     loss = (task.loss(adapted, parts[0]) + task.loss(adapted, parts[1])) / 2
     gradients = torch.autograd.grad(loss, [*weights.values(), *heads.values()])
-    exact = Update({n: Dense(g) for n, g in zip([*weights, *heads], gradients, strict=True)}, adapted.spec)
+    exact = Update(
+        {n: Dense(g) for n, g in zip([*weights, *heads], gradients, strict=True)}, adapted.spec
+    )
     adapted.fold_in(zero(adapted.spec))
 
     full = public_gradient(adapted, task, parts, held, 32, 7)
@@ -183,8 +225,13 @@ class _Parabola:
         return torch.stack([1.5 * p.square().sum() for p in self.parameters]).sum()
 
 
-def test_fomaml_applies_the_gradient_of_the_point_ahead_where_it_was(opened: Callable[[str], Opened]) -> None:
-    """With all x at 0.001 gradients are 0.003, unclipped; ahead by α = 0.1 they are 0.0021. Adam's first moment is a tenth of it."""
+def test_fomaml_applies_the_gradient_of_the_point_ahead_where_it_was(
+    opened: Callable[[str], Opened],
+) -> None:
+    """With all x at 0.001 gradients are 0.003, unclipped; ahead by α = 0.1 they are 0.0021.
+
+    Adam's first moment is a tenth of it.
+    """
     adapted, _, _ = opened("causal")
     parameters = adapted.attach(2, 0)
     with torch.no_grad():
@@ -197,14 +244,17 @@ def test_fomaml_applies_the_gradient_of_the_point_ahead_where_it_was(opened: Cal
     assert (done.steps, done.tokens) == (1, 5)
     for p in parameters:
         moment = optimizer.state[p]["exp_avg"]
-        assert torch.allclose(moment, torch.full_like(moment, 0.1 * 3.0 * (1e-3 - 0.1 * 3e-3)), rtol=1e-5)
+        assert torch.allclose(
+            moment, torch.full_like(moment, 0.1 * 3.0 * (1e-3 - 0.1 * 3e-3)), rtol=1e-5
+        )
         assert torch.allclose(
             p, torch.full_like(p, 1e-3 - 1e-4), rtol=1e-4
         )  # Adam's first step is the rate, from x itself
 
 
 @pytest.mark.parametrize(
-    ("terms", "message"), [({"kl": 0.1}, "public text"), ({"transfer": 1.0}, "no gradient of the centre")]
+    ("terms", "message"),
+    [({"kl": 0.1}, "public text"), ({"transfer": 1.0}, "no gradient of the centre")],
 )
 def test_a_node_that_lacks_what_a_term_needs_says_so(
     opened: Callable[[str], Opened], terms: dict[str, float], message: str
@@ -221,15 +271,24 @@ def test_terms_add_up_and_share_one_public_batch(opened: Callable[[str], Opened]
     adapted.attach(2, 0)
     own = torch.tensor(2.0)
     alone = [
-        float(build_objective(asked(adapted, {n: s}), adapted, public).total(own, adapted, task).detach()) - 2.0
+        float(
+            build_objective(asked(adapted, {n: s}), adapted, public)
+            .total(own, adapted, task)
+            .detach()
+        )
+        - 2.0
         for n, s in (("kl", 0.5), ("replay", 0.1))
     ]
     both = float(
-        build_objective(asked(adapted, {"kl": 0.5, "replay": 0.1}), adapted, public).total(own, adapted, task).detach()
+        build_objective(asked(adapted, {"kl": 0.5, "replay": 0.1}), adapted, public)
+        .total(own, adapted, task)
+        .detach()
     )
     assert both == pytest.approx(2.0 + sum(alone), rel=1e-5)
     logits, truth = task.logits(adapted, public.batches[next(public.order(derive(11, "public")))])
-    assert alone[1] == pytest.approx(0.1 * (float(F.cross_entropy(logits, truth).detach()) - 2.0), rel=1e-4)
+    assert alone[1] == pytest.approx(
+        0.1 * (float(F.cross_entropy(logits, truth).detach()) - 2.0), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", sorted(TERMS))

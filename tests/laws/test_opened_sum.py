@@ -12,7 +12,14 @@ from builders import build_setup
 from tequio.algorithms.compatibility import check_sum
 from tequio.algorithms.compress.plain import Plain
 from tequio.algorithms.factors import padded_sum
-from tequio.algorithms.registry import REDUCE, WEIGHTS, codec_by_name, reduce_by_name, start_by_name, weights_by_name
+from tequio.algorithms.registry import (
+    REDUCE,
+    WEIGHTS,
+    codec_by_name,
+    reduce_by_name,
+    start_by_name,
+    weights_by_name,
+)
 from tequio.coordinator.admission import Refused
 from tequio.coordinator.aggregation import OpenedSum
 from tequio.coordinator.round import ShortRound, in_order, open_state, run_round
@@ -28,10 +35,22 @@ HIDDEN = ("norm", "loss_first", "loss_last")
 
 
 def plain_sum(
-    tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, runtime: Runtime, /
+    tasks: Iterator[Request],
+    roster: Sequence[Member],
+    state: State,
+    run_spec: RunSpec,
+    runtime: Runtime,
+    /,
 ) -> OpenedSum:
-    """Adds updates up before anybody looks at one; in a second exchange those whose updates are in it are asked once more."""
-    total, rows, refused, centre = zero(run_spec.spec), list[dict[str, Any]](), list[Refused](), None
+    """Adds updates up before anybody looks at one; in a second exchange those whose updates are in
+    it are asked once more.
+    """
+    total, rows, refused, centre = (
+        zero(run_spec.spec),
+        list[dict[str, Any]](),
+        list[Refused](),
+        None,
+    )
     for outcome in in_order(runtime.exchange(tasks), state, run_spec, roster):
         if isinstance(outcome, Refused):
             refused.append(outcome)
@@ -41,16 +60,26 @@ def plain_sum(
             total = padded_sum(total, outcome.update)
             rows.append({**outcome.row, **dict.fromkeys(HIDDEN), "weight": 1.0})
     names = {row["name"] for row in rows}
-    again = [EvaluateRequest(state.round + 1, m.index, m.name, zero(run_spec.spec)) for m in roster if m.name in names]
+    again = [
+        EvaluateRequest(state.round + 1, m.index, m.name, zero(run_spec.spec))
+        for m in roster
+        if m.name in names
+    ]
     assert not any(isinstance(reply, Failure) for reply in runtime.exchange(again))
     return OpenedSum(total, float(len(rows)), rows, refused, centre)
 
 
-@pytest.mark.parametrize("reduce", sorted(name for name in REDUCE if reduce_by_name(name).sees == "only the sum"))
+@pytest.mark.parametrize(
+    "reduce", sorted(name for name in REDUCE if reduce_by_name(name).sees == "only the sum")
+)
 @pytest.mark.parametrize("centre", [False, True])
-def test_a_round_of_the_opened_sum_makes_the_same_model(make_federation: Any, reduce: str, centre: bool) -> None:
+def test_a_round_of_the_opened_sum_makes_the_same_model(
+    make_federation: Any, reduce: str, centre: bool
+) -> None:
     w = build_setup(make_federation(participants=3, centre=centre))
-    run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce), weighting=weights_by_name("uniform"))
+    run_spec = replace(
+        w.run_spec, aggregator=reduce_by_name(reduce), weighting=weights_by_name("uniform")
+    )
     runtime = Embedded(w.nodes)
     state, _ = open_state(run_spec, runtime)
     clear, body = run_round(state, run_spec, runtime)
@@ -114,7 +143,20 @@ def test_a_screen_says_what_it_must_see(screening: Screening, sees: Sees) -> Non
 
 
 def test_codes_whole_weights_and_products_do_not_go_with_a_sum() -> None:
-    reduce, weights, fresh = reduce_by_name("ffa"), weights_by_name("uniform"), start_by_name("fresh")
-    assert refused(lambda: check_sum(reduce, weights, fresh, codec_by_name("quantise"), {})) == "sum-codec"
-    assert refused(lambda: check_sum(reduce, weights, fresh, Plain(), {}, full=True)) == "sum-coordinates"
-    assert refused(lambda: check_sum(reduce, weights, start_by_name("fedex"), Plain(), {})) == "sum-coordinates"
+    reduce, weights, fresh = (
+        reduce_by_name("ffa"),
+        weights_by_name("uniform"),
+        start_by_name("fresh"),
+    )
+    assert (
+        refused(lambda: check_sum(reduce, weights, fresh, codec_by_name("quantise"), {}))
+        == "sum-codec"
+    )
+    assert (
+        refused(lambda: check_sum(reduce, weights, fresh, Plain(), {}, full=True))
+        == "sum-coordinates"
+    )
+    assert (
+        refused(lambda: check_sum(reduce, weights, start_by_name("fedex"), Plain(), {}))
+        == "sum-coordinates"
+    )

@@ -34,7 +34,9 @@ def test_every_piece_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
 def test_reduce_of_equals_is_the_same(name: str) -> None:
-    """Whatever the weights where the sum is linear; at equal weights in the robust rules, where a weight is a length."""
+    """Whatever the weights where the sum is linear; at equal weights in the robust rules, where a
+    weight is a length.
+    """
     u = entry(REDUCE_ROWS[name][0], 3, 0)
     weights = (1.0, 2.0, 5.0) if name in LINEAR else (2.0, 2.0, 2.0)
     mean = reduced(name, [u] * 3, weights)
@@ -45,7 +47,10 @@ def test_reduce_of_equals_is_the_same(name: str) -> None:
 def test_twice_the_updates_give_twice_the_aggregate(name: str) -> None:
     updates = [entry(REDUCE_ROWS[name][0], 3, seed) for seed in range(5)]
     expected = reduced(name, updates).scaled(2.0)
-    assert reduced(name, [u.scaled(2.0) for u in updates]).minus(expected).norm() <= 1e-5 * expected.norm()
+    assert (
+        reduced(name, [u.scaled(2.0) for u in updates]).minus(expected).norm()
+        <= 1e-5 * expected.norm()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
@@ -68,7 +73,9 @@ def test_a_streaming_piece_keeps_a_constant_size_and_the_others_say_so(name: str
         total = piece.add(total, entry(REDUCE_ROWS[name][0], 3, seed), 1.0)
         sizes.append(total.nbytes() if piece.streaming else len(total.updates))
     if piece.streaming:
-        assert len(set(sizes[1:])) == 1  # the first may be smaller or larger: factors, before the sum is kept dense
+        assert (
+            len(set(sizes[1:])) == 1
+        )  # the first may be smaller or larger: factors, before the sum is kept dense
     else:
         assert sizes == list(range(1, 9))
 
@@ -83,14 +90,20 @@ def test_reduce_is_linear_in_the_coefficient(name: str) -> None:
 
 
 def test_stack_is_exact_where_fedit_is_biased() -> None:
-    """Two clients with B₁A₁ and B₂A₂: stack gives the mean of products, FedIT the product of means."""
+    """Two clients with B₁A₁ and B₂A₂: stack gives the mean of products, FedIT the product of
+    means.
+    """
     b1, a1 = torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0]])
     b2, a2 = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0, 1.0]])
     stack, fedit = reduce_by_name("stack"), reduce_by_name("fedit")
     total = stack.add(
-        stack.add(stack.init(""), Update({"m": Factored(b1, a1)}), 1.0), Update({"m": Factored(b2, a2)}), 1.0
+        stack.add(stack.init(""), Update({"m": Factored(b1, a1)}), 1.0),
+        Update({"m": Factored(b2, a2)}),
+        1.0,
     )
-    torch.testing.assert_close(plain(stack.result(total, 2.0).entries["m"]), torch.tensor([[0.5, 0.0], [0.0, 0.5]]))
+    torch.testing.assert_close(
+        plain(stack.result(total, 2.0).entries["m"]), torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    )
     total = fedit.init("")
     for b, a in ((b1, a1), (b2, a2)):
         total = fedit.add(total, Update({"m:a": Dense(a), "m:b": Dense(b)}), 1.0)
@@ -141,9 +154,13 @@ def test_weights_by_need_equalise_lengths_unless_reported_not_to(name: str) -> N
     assert raw.scale(FACTS) == 1.0
 
 
-@pytest.mark.parametrize(("name", "setting", "ratio"), [("q_ffl", "q", 9.0), ("term", "t", math.exp(2.0))])
+@pytest.mark.parametrize(
+    ("name", "setting", "ratio"), [("q_ffl", "q", 9.0), ("term", "t", math.exp(2.0))]
+)
 def test_weights_by_need_on_numbers(name: str, setting: str, ratio: float) -> None:
-    """At 2, excesses 1.5 and .5 weigh (1.5/.5)² = 9 or e^(2·1) to one; at 0 all weigh 1; unknown weighs as the base's own, 1."""
+    """At 2, excesses 1.5 and .5 weigh (1.5/.5)² = 9 or e^(2·1) to one; at 0 all weigh 1; unknown
+    weighs as the base's own, 1.
+    """
     piece, flat = weights_by_name(name, **{setting: 2.0}), weights_by_name(name, **{setting: 0.0})
     assert piece.weight(FACTS[1]) / piece.weight(FACTS[0]) == pytest.approx(ratio)
     assert [flat.weight(f) for f in FACTS] == [1.0, 1.0]
@@ -154,7 +171,9 @@ def test_weights_by_need_on_numbers(name: str, setting: str, ratio: float) -> No
 
 
 def test_fednova_counts_steps_once() -> None:
-    """Two participants on the same straight path, 5 and 10 steps of 0.1: the mean direction has τ_eff·0.1 = 0.9."""
+    """Two participants on the same straight path, 5 and 10 steps of 0.1: the mean direction has
+    τ_eff·0.1 = 0.9.
+    """
     piece = weights_by_name("fednova")
     moved = [0.5, 1.0]
     total = sum(piece.coefficient(f) * m for f, m in zip(FACTS, moved, strict=True)) / 50
@@ -174,8 +193,14 @@ def scalar(value: float) -> Update:
 
 
 def test_heavy_ball_and_nesterov_on_numbers() -> None:
-    """Changes 1 then 1, μ = .5: heavy ball steps 1, 1.5; Nesterov with η = 1 steps 1 + .5·1 = 1.5, then 1 + .5·1.5 = 1.75."""
-    ball, nesterov = server_by_name("sgd", momentum=0.5), server_by_name("nesterov", learning_rate=1.0, momentum=0.5)
+    """Changes 1 then 1, μ = .5: heavy ball steps 1, 1.5;
+
+    Nesterov with η = 1 steps 1 + .5·1 = 1.5, then 1 + .5·1.5 = 1.75.
+    """
+    ball, nesterov = (
+        server_by_name("sgd", momentum=0.5),
+        server_by_name("nesterov", learning_rate=1.0, momentum=0.5),
+    )
     m1, s1 = ball.apply(zero("s"), scalar(1.0))
     _, s2 = ball.apply(m1, scalar(1.0))
     assert (number(s1), number(s2)) == (1.0, 1.5)
@@ -193,9 +218,13 @@ def test_the_first_adaptive_step_is_the_sign_of_the_change(name: str) -> None:
     torch.testing.assert_close(plain(step.entries["x"]), torch.tensor([0.01, -0.01, 0.01]))
 
 
-@pytest.mark.parametrize(("name", "v"), [("adam", 0.5 * 0.5 + 0.5 * 0.01), ("yogi", 0.5 - 0.5 * 0.01)])
+@pytest.mark.parametrize(
+    ("name", "v"), [("adam", 0.5 * 0.5 + 0.5 * 0.01), ("yogi", 0.5 - 0.5 * 0.01)]
+)
 def test_adam_and_yogi_part_when_changes_become_small(name: str, v: float) -> None:
-    """β = .5, Δ = 1 then .1: m = .5 then .3; v = .5, then Adam's .255 (half forgotten), Yogi's .495 (less Δ²/2 only)."""
+    """β = .5, Δ = 1 then .1: m = .5 then .3; v = .5, then Adam's .255 (half forgotten), Yogi's .495
+    (less Δ²/2 only).
+    """
     piece = server_by_name(name, learning_rate=1.0, beta1=0.5, beta2=0.5, tau=1e-12)
     memory, first = piece.apply(piece.init("s"), scalar(1.0))
     memory, second = piece.apply(memory, scalar(0.1))
@@ -206,23 +235,33 @@ def test_adam_and_yogi_part_when_changes_become_small(name: str, v: float) -> No
 
 @pytest.mark.parametrize("name", ["adam", "yogi"])
 def test_the_memory_of_an_adaptive_server_survives_its_bytes(name: str) -> None:
-    """Factors, heads, absent entries and fewer ranks than before; the step is dense and fits the shared model."""
+    """Factors, heads, absent entries and fewer ranks than before; the step is dense and fits the
+    shared model.
+    """
     piece = server_by_name(name)
     head = {"head.weight": Dense(torch.ones(2, 5))}
-    memory, step = piece.apply(piece.init("s"), Update({**entry("factored", 2, 0).entries, **head}, "s"))
+    memory, step = piece.apply(
+        piece.init("s"), Update({**entry("factored", 2, 0).entries, **head}, "s")
+    )
     assert {n: type(e) for n, e in step.entries.items()} == {"m": Dense, "head.weight": Dense}
     again = unpack(pack(memory))
     results = [piece.apply(start, entry("factored", 1, 1)) for start in (memory, again)]
     assert [pack(m) for m, _ in results[:1]] == [pack(m) for m, _ in results[1:]]
-    coasting = plain(results[0][1].entries["head.weight"])  # m = .09, v = .99·(.99τ² + .01), no new change
-    torch.testing.assert_close(coasting, torch.full((2, 5), 0.01 * 0.09 / (0.0099 + 9.8e-7) ** 0.5), rtol=2e-2, atol=0)
+    coasting = plain(
+        results[0][1].entries["head.weight"]
+    )  # m = .09, v = .99·(.99τ² + .01), no new change
+    torch.testing.assert_close(
+        coasting, torch.full((2, 5), 0.01 * 0.09 / (0.0099 + 9.8e-7) ** 0.5), rtol=2e-2, atol=0
+    )
     wide, _ = piece.apply(piece.init("s"), entry("dense", 4, 0))
     assert piece.apply(wide, entry("dense", 2, 1))[1].entries["m:a"].shape == (4, 5)
     narrow, _ = piece.apply(piece.init("s"), entry("dense", 2, 1).scaled(1e-3))
     grown, _ = piece.apply(narrow, entry("dense", 4, 0).scaled(1e-3))
     fresh, _ = piece.apply(piece.init("s"), entry("dense", 4, 0).scaled(1e-3))
     for name_ in ("m/m:a", "v/m:a"):  # ranks that are new start as in the first round
-        torch.testing.assert_close(plain(grown.entries[name_])[2:], plain(fresh.entries[name_])[2:], atol=0, rtol=1e-5)
+        torch.testing.assert_close(
+            plain(grown.entries[name_])[2:], plain(fresh.entries[name_])[2:], atol=0, rtol=1e-5
+        )
     with refused(UpdateError, "layouts-differ"):
         piece.apply(memory, Update(head, "other"))
 
@@ -241,9 +280,13 @@ def test_the_memory_of_an_adaptive_server_survives_its_bytes(name: str) -> None:
         (server_by_name, "yogi", {"tau": 0.0}),
     ],
 )
-def test_a_setting_out_of_range_names_the_piece_and_itself(make: Any, name: str, wrong: dict[str, float]) -> None:
+def test_a_setting_out_of_range_names_the_piece_and_itself(
+    make: Any, name: str, wrong: dict[str, float]
+) -> None:
     ((setting, value),) = wrong.items()
-    with refused(ConfigError, "out-of-range", key=f"[algorithm] {name}: {setting}", value=f"{value:g}"):
+    with refused(
+        ConfigError, "out-of-range", key=f"[algorithm] {name}: {setting}", value=f"{value:g}"
+    ):
         make(name, **wrong)
 
 
@@ -251,7 +294,11 @@ def test_an_unknown_piece_names_the_nearest() -> None:
     with refused(ConfigError, "piece-unknown", value="norm_equalized", nearest="norm_equalised"):
         weights_by_name("norm_equalized")
     with refused(
-        ConfigError, "settings-unknown", value="sgd", unknown=["momentun"], known=["learning_rate", "momentum"]
+        ConfigError,
+        "settings-unknown",
+        value="sgd",
+        unknown=["momentun"],
+        known=["learning_rate", "momentum"],
     ):
         server_by_name("sgd", momentun=0.5)
 

@@ -23,7 +23,9 @@ SIZES = {"rounds": 2, "max_steps": 2}
 
 def first_round(make_federation: Any, folder: str, **sections: Any) -> bytes:
     """The state after one round of three participants, as bytes."""
-    setup = build_setup(make_federation(participants=3, centre=False, rows=40, folder=folder, **sections))
+    setup = build_setup(
+        make_federation(participants=3, centre=False, rows=40, folder=folder, **sections)
+    )
     runtime = Embedded(setup.nodes)
     state, _ = open_state(setup.run_spec, runtime)
     step = run_round if setup.run_spec.window_seconds is None else run_window
@@ -35,12 +37,20 @@ def first_round(make_federation: Any, folder: str, **sections: Any) -> bytes:
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"feddf"}))
 def test_a_round_by_name_is_the_round_of_its_keys(make_federation: Any, name: str) -> None:
     named = first_round(make_federation, "named", algorithm={"preset": name}, train=SIZES)
-    train = {key: value for key, value in WRITTEN[name].get("train", {}).items() if key != "min_steps"}
-    assert first_round(make_federation, "written", **{**WRITTEN[name], "train": train | SIZES}) == named
+    train = {
+        key: value for key, value in WRITTEN[name].get("train", {}).items() if key != "min_steps"
+    }
+    assert (
+        first_round(make_federation, "written", **{**WRITTEN[name], "train": train | SIZES})
+        == named
+    )
 
 
 def test_distillation_by_name_runs_to_its_end(make_federation: Any, tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"train": {"rounds": 1, "max_steps": 2}, "distil": {"steps": 2, "items": 8}}
+    sizes: dict[str, Any] = {
+        "train": {"rounds": 1, "max_steps": 2},
+        "distil": {"steps": 2, "items": 8},
+    }
     named = make_federation(folder="named", rows=40, algorithm={"preset": "feddf"}, **sizes)
     start(load_federation(named), tmp_path / "a", False)
     sizes["distil"] |= {"teachers": "participants", "ensemble": "feddf"}
@@ -50,4 +60,8 @@ def test_distillation_by_name_runs_to_its_end(make_federation: Any, tmp_path: Pa
     entries, rounds = records(tmp_path / "a")
     assert rounds["round"]
     assert "preset" not in json.dumps(entries[0].body["config"])
-    assert entries[0].body["config"]["distil"] == {"teachers": "participants", "steps": 2, "items": 8}
+    assert entries[0].body["config"]["distil"] == {
+        "teachers": "participants",
+        "steps": 2,
+        "items": 8,
+    }

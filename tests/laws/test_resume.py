@@ -1,4 +1,6 @@
-"""kill -9 at every stage of real runs in real processes; each, resumed, ends with the outcome of an unbroken run, to the bit."""
+"""kill -9 at every stage of real runs in real processes; each, resumed, ends with the outcome of an
+unbroken run, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,13 @@ class Runs:
         assert self.parent.stdin is not None
         assert self.parent.stdout is not None
         self.log.unlink(missing_ok=True)
-        wanted = {"path": str(path), "out": str(out), "mode": mode, "kill_at": kill_at, "workers": workers}
+        wanted = {
+            "path": str(path),
+            "out": str(out),
+            "mode": mode,
+            "kill_at": kill_at,
+            "workers": workers,
+        }
         self.parent.stdin.write(json.dumps({**wanted, "log": str(self.log)}) + "\n")
         self.parent.stdin.flush()
         return int(self.parent.stdout.readline())
@@ -77,7 +85,12 @@ def work(tmp_path: Path) -> Iterator[Runs]:
     runs.close()
 
 
-SPARSE = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.1}, "feedback": 0.9}
+SPARSE = {
+    "reduce": "rolora",
+    "upload": "topk",
+    "upload_settings": {"density": 0.1},
+    "feedback": 0.9,
+}
 BUFFERED = {"pace": "buffered", "round_seconds": 10.0, "rounds": 4, "patience": 9}
 
 RING = {"centre": False, "algorithm": {"weights": "uniform"}, "topology": {"kind": "ring"}}
@@ -85,7 +98,8 @@ RING = {"centre": False, "algorithm": {"weights": "uniform"}, "topology": {"kind
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sections", [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}, RING]
+    "sections",
+    [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}, RING],
 )
 def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
     make_federation: Any, tmp_path: Path, work: Runs, sections: dict[str, Any]
@@ -93,20 +107,30 @@ def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
     path = make_federation(participants=2, **sections)
     if "train" in sections:  # site1 is slow: its updates are in flight when the process is killed
         slow = path.parent / "participants" / "site1.toml"
-        slow.write_text(slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
+        slow.write_text(
+            slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n")
+        )
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
     assert unbroken.status == 0, unbroken.said
     lines = unbroken.said.splitlines()
     expected = json.loads(lines[-1])
     stages = len(lines) - 1
-    assert {line.split()[1] for line in lines[:-1]} == {"prepare", "rounds", "personal", "counterfactuals", "general"}
+    assert {line.split()[1] for line in lines[:-1]} == {
+        "prepare",
+        "rounds",
+        "personal",
+        "counterfactuals",
+        "general",
+    }
     # one run killed again and again, one stage later each time, until it gets to the end
     out = tmp_path / "killed"
     first = work(path, out, "start", 3)
     assert first.status == -signal.SIGKILL
     kills = 1
     for kill_at in range(2, 2 * stages):
-        again = work(path, out, "resume", kill_at, workers=1 + kill_at % 2)  # now alone, now side by side
+        again = work(
+            path, out, "resume", kill_at, workers=1 + kill_at % 2
+        )  # now alone, now side by side
         if again.status == 0:
             break
         assert again.status == -signal.SIGKILL, again.said
@@ -122,7 +146,9 @@ def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_sa
     path, out = make_two_bases(participants=2), tmp_path / "killed"
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
     assert unbroken.status == 0, unbroken.said
-    assert work(path, out, "start", 4).status == -signal.SIGKILL  # in the first round, one group done
+    assert (
+        work(path, out, "start", 4).status == -signal.SIGKILL
+    )  # in the first round, one group done
     for kill_at in (7, 6, 3):
         assert work(path, out, "resume", kill_at).status == -signal.SIGKILL
     again = work(path, out, "resume", -1)
@@ -144,7 +170,9 @@ def test_shifted_rounds_are_killed_one_by_one_and_keep_their_hours(
 
 
 @pytest.mark.slow
-def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Path, work: Runs) -> None:
+def test_kill_at_random_moments_of_the_clock(
+    make_federation: Any, tmp_path: Path, work: Runs
+) -> None:
     """Not at stages of ours but whenever: while a file or a transaction is being written, too."""
     path = make_federation(participants=2)
     expected = json.loads(work(path, tmp_path / "unbroken", "start", -1).said.splitlines()[-1])

@@ -1,4 +1,6 @@
-"""The laws of a round: a federation of one is the plain loop; arrival order does not matter; a resumed run equals an unbroken one."""
+"""The laws of a round: a federation of one is the plain loop; arrival order does not matter; a
+resumed run equals an unbroken one.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tequio.runtimes.embedded import Embedded
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kind: str) -> None:
-    w = build_setup(make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"}))
+    w = build_setup(
+        make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"})
+    )
     state = rounds(w.run_spec, Embedded(w.nodes))
 
     node, member, adapted = w.nodes[1], w.run_spec.members[0], w.adapted
@@ -36,25 +40,41 @@ def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kin
         adapted.fold_in(shared)
         parameters = adapted.attach(member.rank, seed)
         stream = batches(node.data.train, node.batch_size, seed)
-        train(adapted, node.task, parameters, stream, [w.run_spec.rate(round_)] * member.steps, "plain")
+        train(
+            adapted,
+            node.task,
+            parameters,
+            stream,
+            [w.run_spec.rate(round_)] * member.steps,
+            "plain",
+        )
         shared = shared.plus(adapted.extract())
     assert digest_update(state.shared) == digest_update(shared)  # to the last bit
 
 
-def test_norm_equalisation_of_one_participant_changes_nothing_but_rounding(make_federation: Any) -> None:
+def test_norm_equalisation_of_one_participant_changes_nothing_but_rounding(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=1, centre=False))
     one = rounds(w.run_spec, Embedded(w.nodes)).shared
-    plain = rounds(replace(w.run_spec, weighting=weights_by_name("uniform")), Embedded(w.nodes)).shared
+    plain = rounds(
+        replace(w.run_spec, weighting=weights_by_name("uniform")), Embedded(w.nodes)
+    ).shared
     assert one.minus(plain).norm() <= 1e-5 * plain.norm()
 
 
 @pytest.mark.parametrize("reduce", sorted(REDUCE))
-def test_the_result_does_not_depend_on_the_order_of_arrival(make_federation: Any, reduce: str) -> None:
+def test_the_result_does_not_depend_on_the_order_of_arrival(
+    make_federation: Any, reduce: str
+) -> None:
     w = build_setup(make_federation(participants=4))
     run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce))
     expected = digest_update(rounds(run_spec, Embedded(w.nodes)).shared)
     for seed in range(3):
-        assert digest_update(rounds(run_spec, Shuffled(Embedded(w.nodes), seed, twice=True)).shared) == expected
+        assert (
+            digest_update(rounds(run_spec, Shuffled(Embedded(w.nodes), seed, twice=True)).shared)
+            == expected
+        )
 
 
 def test_a_state_survives_its_bytes(make_federation: Any) -> None:
@@ -70,7 +90,9 @@ def test_a_state_survives_its_bytes(make_federation: Any) -> None:
 
 
 def test_nothing_is_lost_by_the_rank_of_the_broadcast(make_federation: Any) -> None:
-    """Shared + pending of a run with a narrow broadcast is the exact sum: with one round it is the wide run's shared."""
+    """Shared + pending of a run with a narrow broadcast is the exact sum: with one round it is the
+    wide run's shared.
+    """
     w = build_setup(make_federation(participants=4, train={"rounds": 1}))
     wide = rounds(replace(w.run_spec, broadcast_rank=64), Embedded(w.nodes))
     narrow = rounds(replace(w.run_spec, broadcast_rank=2), Embedded(w.nodes))
@@ -109,7 +131,10 @@ def _missing(reply: Reply) -> Reply:
 
 def _extra(reply: Reply) -> Reply:
     assert reply.update is not None
-    return replace(reply, update=Update({**reply.update.entries, "evil": Dense(torch.ones(2))}, reply.update.spec))
+    return replace(
+        reply,
+        update=Update({**reply.update.entries, "evil": Dense(torch.ones(2))}, reply.update.spec),
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,9 @@ def _extra(reply: Reply) -> Reply:
         (lambda r: Failure(r.round, r.index, r.name, "TrainingError", "NaN loss"), "failed"),
     ],
 )
-def test_what_does_not_fit_stays_out_with_its_reason(make_federation: Any, tamper: Any, code: str) -> None:
+def test_what_does_not_fit_stays_out_with_its_reason(
+    make_federation: Any, tamper: Any, code: str
+) -> None:
     w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     after, body = run_round(state, w.run_spec, Altered(Embedded(w.nodes), 2, tamper))
@@ -136,7 +163,9 @@ def test_what_does_not_fit_stays_out_with_its_reason(make_federation: Any, tampe
     assert refused[0]["reason"]["code"] == code
     without = replace(w.run_spec, members=tuple(m for m in w.run_spec.members if m.index != 2))
     expected, _ = run_round(state, without, Embedded(w.nodes))
-    assert digest_update(after.shared) == digest_update(expected.shared)  # exactly as if it had not been there
+    assert digest_update(after.shared) == digest_update(
+        expected.shared
+    )  # exactly as if it had not been there
 
 
 def test_a_far_too_long_update_is_refused_from_the_second_round_on(make_federation: Any) -> None:
@@ -169,12 +198,18 @@ def test_no_usable_update_ends_the_run_with_every_reason(make_federation: Any) -
 
 
 def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: Any) -> None:
-    """On a public slice whose labels say the opposite, learning is harm; the shared model stays where it was."""
-    path = make_federation(participants=2, gate={"margin": 0.0}, train={"max_steps": 100, "local_epochs": 20.0})
+    """On a public slice whose labels say the opposite, learning is harm; the shared model stays
+    where it was.
+    """
+    path = make_federation(
+        participants=2, gate={"margin": 0.0}, train={"max_steps": 100, "local_epochs": 20.0}
+    )
     public = path.parent / "public" / "slice.jsonl"
     swap = {"good": "bad", "bad": "good"}
     rows = sentences(200, 300)
-    public.write_text("".join(json.dumps({**row, "label": swap[row["label"]]}) + "\n" for row in rows))
+    public.write_text(
+        "".join(json.dumps({**row, "label": swap[row["label"]]}) + "\n" for row in rows)
+    )
     w = build_setup(path)
     run_spec = replace(w.run_spec, learning_rate=2e-2)
     state, _ = open_state(run_spec, Embedded(w.nodes))

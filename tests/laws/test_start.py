@@ -1,4 +1,6 @@
-"""The laws of starts (fresh, fedex, flexlora): what each gives, at a participant and over rounds."""
+"""The laws of starts (fresh, fedex, flexlora): what each gives, at a participant and over
+rounds.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def test_every_start_has_a_row() -> None:
     assert sorted(START_ROWS) == sorted(START)
 
 
-# --- what a start gives -------------------------------------------------------------------------------------------------
+# --- what a start gives
+# -------------------------------------------------------------------------------------------------
 
 
 def shared(kind: str, rank: int, seed: int) -> Update:
@@ -39,7 +42,9 @@ def shared(kind: str, rank: int, seed: int) -> Update:
     g = torch.Generator().manual_seed(seed)
     b, a = torch.randn(7, rank, generator=g), torch.randn(rank, 5, generator=g)
     entry: Entry = Factored(b, a) if kind == "factored" else Dense(b @ a)
-    return Update({"m": entry, "head.weight": Dense(torch.ones(2, 5)), "head.bias": Dense(torch.ones(2))}, "s")
+    return Update(
+        {"m": entry, "head.weight": Dense(torch.ones(2, 5)), "head.bias": Dense(torch.ones(2))}, "s"
+    )
 
 
 @pytest.mark.parametrize("name", ["fedex", "flexlora"])
@@ -49,7 +54,9 @@ def shared(kind: str, rank: int, seed: int) -> Update:
 def test_what_is_continued_is_the_best_approximation_balanced(
     name: str, kind: str, rank: int, true: int, seed: int
 ) -> None:
-    """Eckart-Young: the error is the root of the sum of the squared singular values left out; ‖b_k‖² = ‖a_k‖² = σ_k."""
+    """Eckart-Young: the error is the root of the sum of the squared singular values left out;
+    ‖b_k‖² = ‖a_k‖² = σ_k.
+    """
     g = shared(kind, true, seed)
     held, start = start_by_name(name).begin(g, rank)
     assert start is not None
@@ -65,13 +72,17 @@ def test_what_is_continued_is_the_best_approximation_balanced(
     assert [n for n in held.entries if n != "m"] == ["head.weight", "head.bias"]
     assert set(start.entries) == {"m"}
     if name == "fedex":  # held + start is the whole; that of flexlora lacks the rest
-        torch.testing.assert_close(plain(held.entries["m"]) + found.value(), value, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            plain(held.entries["m"]) + found.value(), value, atol=1e-5, rtol=0
+        )
     else:
         assert "m" not in held.entries
 
 
 @pytest.mark.parametrize("name", ["fedex", "flexlora"])
-@pytest.mark.parametrize("entry", [Factored(torch.zeros(7, 2), torch.ones(2, 5)), Dense(torch.zeros(7, 5)), None])
+@pytest.mark.parametrize(
+    "entry", [Factored(torch.zeros(7, 2), torch.ones(2, 5)), Dense(torch.zeros(7, 5)), None]
+)
 def test_nothing_is_continued_of_a_model_that_is_zero(name: str, entry: Entry | None) -> None:
     g = Update({} if entry is None else {"m": entry}, "s")
     _, start = start_by_name(name).begin(g, 4)
@@ -90,7 +101,9 @@ def random_shared(w: RunSetup, rank: int) -> Update:
         name: Factored(torch.randn(m, rank, generator=g) * 0.1, torch.randn(rank, n, generator=g))
         for name, (m, n) in w.adapted.shapes.items()
     }
-    heads: dict[str, Entry] = {name: Dense(torch.full(t.shape, 0.1)) for name, t in w.adapted.head.items()}
+    heads: dict[str, Entry] = {
+        name: Dense(torch.full(t.shape, 0.1)) for name, t in w.adapted.head.items()
+    }
     return Update(entries | heads, w.adapted.spec)
 
 
@@ -112,7 +125,11 @@ def test_fedex_starts_every_rank_from_one_function_and_flexlora_does_not(
 
 
 def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
-    """Of a model of rank 3, rank 8 continues 3 balanced ranks and adds 5 fresh ones: a random, b = 0. The change has 8 + 3 ranks."""
+    """Of a model of rank 3, rank 8 continues 3 balanced ranks and adds 5 fresh ones: a random,
+    b = 0.
+
+    The change has 8 + 3 ranks.
+    """
     w = build_setup(make_federation(participants=1))
     adapted, (held, start) = w.adapted, start_by_name("fedex").begin(random_shared(w, 3), 8)
     assert start is not None
@@ -125,7 +142,9 @@ def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
         torch.testing.assert_close(layer.a[:3].norm(dim=1), layer.b[:, :3].norm(dim=0))
         assert not layer.b[:, 3:].any()
         assert layer.a[3:].any(dim=1).all()
-        torch.testing.assert_close(layer.b @ layer.a * adapted.scale, plain(start.entries[name]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            layer.b @ layer.a * adapted.scale, plain(start.entries[name]), atol=1e-5, rtol=1e-4
+        )
     assert adapted.extract().norm() == 0.0
     with torch.no_grad():
         for p in parameters:
@@ -138,7 +157,9 @@ def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
         assert layer.a is not None
         assert layer.b is not None
         after = (layer.b @ layer.a * adapted.scale).detach()
-        torch.testing.assert_close(entry.value(), after - plain(start.entries[name]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            entry.value(), after - plain(start.entries[name]), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
@@ -147,12 +168,17 @@ def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
         w.adapted.attach_product(random_shared(w, 3), 2, 0)
 
 
-# --- rounds -------------------------------------------------------------------------------------------------------------
+# --- rounds
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federation: Any) -> None:
-    """The plain loop keeps its b and a, put in balanced form between stretches by an SVD of s·b·a; the optimiser starts anew."""
-    w = build_setup(make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"}))
+    """The plain loop keeps its b and a, put in balanced form between stretches by an SVD of s·b·a;
+    the optimiser starts anew.
+    """
+    w = build_setup(
+        make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"})
+    )
     run_spec = replace(w.run_spec, weighting=weights_by_name("uniform"), rounds=3)
     state = rounds(run_spec, Embedded(w.nodes), 3)
 
@@ -166,12 +192,20 @@ def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federatio
             for layer in adapted.layers.values():
                 assert layer.a is not None
                 assert layer.b is not None
-                u, s, vh = torch.linalg.svd(layer.b.detach() @ layer.a.detach(), full_matrices=False)
+                u, s, vh = torch.linalg.svd(
+                    layer.b.detach() @ layer.a.detach(), full_matrices=False
+                )
                 root = s[: member.rank].sqrt()
-                layer.attach(root[:, None] * vh[: member.rank], u[:, : member.rank] * root, adapted.scale)
-            parameters = [p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None]
+                layer.attach(
+                    root[:, None] * vh[: member.rank], u[:, : member.rank] * root, adapted.scale
+                )
+            parameters = [
+                p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None
+            ]
         stream = batches(node.data.train, node.batch_size, seed)
-        train(adapted, node.task, parameters, stream, [run_spec.rate(round_)] * member.steps, "plain")
+        train(
+            adapted, node.task, parameters, stream, [run_spec.rate(round_)] * member.steps, "plain"
+        )
     for name, layer in adapted.layers.items():
         assert layer.a is not None
         assert layer.b is not None
@@ -183,14 +217,23 @@ def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federatio
 def test_the_first_round_is_that_of_fresh_to_the_bit(make_federation: Any, name: str) -> None:
     w = build_setup(make_federation(participants=3))
     first = rounds(replace(w.run_spec, start=start_by_name(name)), Embedded(w.nodes), 1)
-    assert digest_update(first.shared) == digest_update(rounds(w.run_spec, Embedded(w.nodes), 1).shared)
-    two = [rounds(replace(w.run_spec, start=start_by_name(n)), Embedded(w.nodes), 2).shared for n in ("fresh", name)]
+    assert digest_update(first.shared) == digest_update(
+        rounds(w.run_spec, Embedded(w.nodes), 1).shared
+    )
+    two = [
+        rounds(replace(w.run_spec, start=start_by_name(n)), Embedded(w.nodes), 2).shared
+        for n in ("fresh", name)
+    ]
     assert two[0].minus(two[1]).norm() > 0.01 * two[0].norm()  # and then they part
 
 
 @pytest.mark.parametrize("centre", [False, True])
-def test_flexlora_gives_the_mean_of_what_participants_end_with(make_federation: Any, centre: bool) -> None:
-    """G₊ = Σ wᵢ BᵢAᵢ / Σ wᵢ, and λ of it where there is a centre; heads are averaged as everywhere."""
+def test_flexlora_gives_the_mean_of_what_participants_end_with(
+    make_federation: Any, centre: bool
+) -> None:
+    """G₊ = Σ wᵢ BᵢAᵢ / Σ wᵢ, and λ of it where there is a centre; heads are averaged as
+    everywhere.
+    """
     w = build_setup(make_federation(participants=3, centre=centre, algorithm={"start": "flexlora"}))
     run_spec = replace(w.run_spec, weighting=weights_by_name("examples"), broadcast_rank=64)
     state = rounds(run_spec, Embedded(w.nodes), 1)
@@ -199,8 +242,12 @@ def test_flexlora_gives_the_mean_of_what_participants_end_with(make_federation: 
     assert body["accepted"]
     share = run_spec.federated_share
     examples = {r.index: r.examples for r in runtime.replies if r.index > 0}
-    parts = {i: share * n / sum(examples.values()) for i, n in examples.items()} | ({0: 1 - share} if centre else {})
-    assert len({task.rank for task in runtime.tasks}) == 2  # unequal: each starts from its own truncation
+    parts = {i: share * n / sum(examples.values()) for i, n in examples.items()} | (
+        {0: 1 - share} if centre else {}
+    )
+    assert (
+        len({task.rank for task in runtime.tasks}) == 2
+    )  # unequal: each starts from its own truncation
     for name in run_spec.shapes:
         expected = torch.zeros(run_spec.shapes[name])
         for task, reply in zip(runtime.tasks, runtime.replies, strict=True):
@@ -213,7 +260,9 @@ def test_flexlora_gives_the_mean_of_what_participants_end_with(make_federation: 
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-4)
     head = "head.weight"
     moved = sum(parts[r.index] * plain(r.update.entries[head]) for r in runtime.replies if r.update)
-    torch.testing.assert_close(plain(after.shared.entries[head]), plain(state.shared.entries[head]) + moved)
+    torch.testing.assert_close(
+        plain(after.shared.entries[head]), plain(state.shared.entries[head]) + moved
+    )
 
 
 def test_an_unknown_start_names_the_nearest() -> None:

@@ -1,4 +1,7 @@
-"""What the child processes of these tests do. They are forked from one server that imported Tequio once."""
+"""What the child processes of these tests do.
+
+They are forked from one server that imported Tequio once.
+"""
 
 from __future__ import annotations
 
@@ -55,19 +58,25 @@ def state_of(number: int, size: int = MEGABYTE) -> bytes:
 
 
 def append_for_ever(connection: Connection, path: Path, pause: float = 0.0) -> None:
-    """Odd records with a checkpoint, even ones without; says each number once it is committed, and pauses that many seconds."""
+    """Odd records with a checkpoint, even ones without; says each number once it is committed, and
+    pauses that many seconds.
+    """
     with Ledger.open(path) as ledger:
         last = ledger.last("round")
         number = last.body["number"] if last else 0
         while True:
             number += 1
-            entry = ledger.append("round", {"number": number}, state_of(number) if number % 2 else None)
+            entry = ledger.append(
+                "round", {"number": number}, state_of(number) if number % 2 else None
+            )
             connection.send(entry.seq)
             time.sleep(pause)
 
 
 def append_until_full(connection: Connection, path: Path) -> None:
-    """Growing checkpoints under a limit of 6 MB for one file; says how many were committed, and the error."""
+    """Growing checkpoints under a limit of 6 MB for one file; says how many were committed, and the
+    error.
+    """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6 * MEGABYTE, 6 * MEGABYTE))
     with Ledger.open(path) as ledger:
@@ -90,7 +99,10 @@ def write_until_full(connection: Connection, path: Path) -> None:
 
 
 def use_read_only(connection: Connection, path: Path) -> None:
-    """Every way of writing to a folder that this process may only read. Root first becomes `nobody`."""
+    """Every way of writing to a folder that this process may only read.
+
+    Root first becomes `nobody`.
+    """
     if os.geteuid() == 0:
         try:
             os.setgid(65534)

@@ -1,4 +1,6 @@
-"""A run's lock follows no link, and what Tequio makes can be changed by its owner alone, whatever the umask."""
+"""A run's lock follows no link, and what Tequio makes can be changed by its owner alone, whatever
+the umask.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_whole(tmp_path
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("mask", "expected"), [(0o000, 0o755), (0o022, 0o755), (0o027, 0o750), (0o077, 0o700)])
+@pytest.mark.parametrize(
+    ("mask", "expected"), [(0o000, 0o755), (0o022, 0o755), (0o027, 0o750), (0o077, 0o700)]
+)
 def test_only_its_owner_writes_into_a_run(tmp_path: Path, mask: int, expected: int) -> None:
     with umask(mask):
         run = RunFolder.create(tmp_path / "run")
@@ -66,15 +70,24 @@ def test_all_folders_within_a_private_one_are_private(tmp_path: Path) -> None:
         write_secret(hub.path / "invitations" / "ana.json", b"token")
         private = RunFolder.create(tmp_path / "private", private=True)
         private.write_atomic("some/where/file", b"x")
-    for folder in (hub.path / "tls", hub.path / "invitations", private.path / "some", private.path / "some/where"):
+    for folder in (
+        hub.path / "tls",
+        hub.path / "invitations",
+        private.path / "some",
+        private.path / "some/where",
+    ):
         assert mode(folder) == 0o700, folder
 
 
-@pytest.mark.parametrize(("mask", "expected"), [(0o000, 0o022), (0o002, 0o002), (0o027, 0o027), (0o077, 0o077)])
+@pytest.mark.parametrize(
+    ("mask", "expected"), [(0o000, 0o022), (0o002, 0o002), (0o027, 0o027), (0o077, 0o077)]
+)
 def test_a_command_never_makes_what_anybody_can_change(mask: int, expected: int) -> None:
     program = (
         "import os; from tequio.cli.environment import prepare_process; "
         f"os.umask({mask}); prepare_process(); print(os.umask(0))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) == expected

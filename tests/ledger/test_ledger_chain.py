@@ -21,7 +21,11 @@ from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.record import Ledger, Verification, verify
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -38,7 +42,11 @@ def whole() -> Iterator[Path]:
         path = Path(folder) / "ledger.sqlite"
         with Ledger.create(path, {"name": "España", "seed": 7}) as ledger:
             for number in range(1, ROUNDS + 1):
-                body = {"loss": 1.5 / number, "cohort": [f"p{number}", "centre"], "accepted": number != 4}
+                body = {
+                    "loss": 1.5 / number,
+                    "cohort": [f"p{number}", "centre"],
+                    "accepted": number != 4,
+                }
                 state = bytes([number]) * 5000 if number in (3, 5) else None
                 ledger.append("round" if number != 4 else "gate", body, state)
         yield path
@@ -56,11 +64,15 @@ def content(path: Path) -> tuple[Any, Any]:
         return list(ledger.entries()), ledger.checkpoint()
 
 
-def tampered(whole: Path, path: Path, change: Callable[[sqlite3.Connection], object]) -> Verification:
+def tampered(
+    whole: Path, path: Path, change: Callable[[sqlite3.Connection], object]
+) -> Verification:
     """Change a copy with the triggers out of the way, put them back, and verify."""
     shutil.copy(whole, path)
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        triggers = raw.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall()
         for name, _ in triggers:
             raw.execute(f"DROP TRIGGER {name}")
         change(raw)
@@ -75,7 +87,9 @@ def seqs(verification: Verification) -> set[int | None]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(bodies, st.none() | st.binary(max_size=200)), max_size=5))
-def test_any_sequence_of_bodies_verifies_and_comes_back(written: list[tuple[Any, bytes | None]]) -> None:
+def test_any_sequence_of_bodies_verifies_and_comes_back(
+    written: list[tuple[Any, bytes | None]],
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite"
         with Ledger.create(path, {"seed": 1}) as ledger:
@@ -90,7 +104,11 @@ def test_any_sequence_of_bodies_verifies_and_comes_back(written: list[tuple[Any,
             extra = {} if state is None else {"state_digest": hashlib.sha256(state).hexdigest()}
             assert entry.body == body | extra | {"record_version": RECORD_VERSION}
         last = next(
-            (pair for pair in reversed(list(zip(appended, written, strict=True))) if pair[1][1] is not None),
+            (
+                pair
+                for pair in reversed(list(zip(appended, written, strict=True)))
+                if pair[1][1] is not None
+            ),
             None,
         )
         assert checkpoint == (None if last is None else (last[0], last[1][1]))
@@ -102,10 +120,18 @@ def test_the_hash_is_the_published_formula(spot: Path) -> None:
         first = next(ledger.entries())
         second = ledger.append("round", {"loss": 0.5})
     zeros = "0" * 64
-    text = '{"body":{"name":"Oaxaca ñ","rank":8,"record_version":2},"kind":"run","previous":"' + zeros + '","seq":0}'
+    text = (
+        '{"body":{"name":"Oaxaca ñ","rank":8,"record_version":2},"kind":"run","previous":"'
+        + zeros
+        + '","seq":0}'
+    )
     assert first.previous == zeros
     assert first.hash == hashlib.sha256(text.encode()).hexdigest()
-    text = '{"body":{"loss":0.5,"record_version":2},"kind":"round","previous":"' + first.hash + '","seq":1}'
+    text = (
+        '{"body":{"loss":0.5,"record_version":2},"kind":"round","previous":"'
+        + first.hash
+        + '","seq":1}'
+    )
     assert second.hash == hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -119,12 +145,16 @@ def test_the_hash_is_the_published_formula(spot: Path) -> None:
 @example(seq=2, column="body", place=8, mask=0x20)
 @example(seq=ROUNDS, column="hash", place=0, mask=1)
 @example(seq=0, column="previous", place=63, mask=0x80)
-def test_one_flipped_byte_is_found_and_named(whole: Path, seq: int, column: str, place: int, mask: int) -> None:
+def test_one_flipped_byte_is_found_and_named(
+    whole: Path, seq: int, column: str, place: int, mask: int
+) -> None:
     def flip(raw: sqlite3.Connection) -> None:
         query = f"SELECT CAST({column} AS BLOB) FROM record WHERE seq = ?"
         data = bytearray(raw.execute(query, (seq,)).fetchone()[0])
         data[place % len(data)] ^= mask
-        raw.execute(f"UPDATE record SET {column} = CAST(? AS TEXT) WHERE seq = ?", (bytes(data), seq))
+        raw.execute(
+            f"UPDATE record SET {column} = CAST(? AS TEXT) WHERE seq = ?", (bytes(data), seq)
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         assert seqs(tampered(whole, Path(folder) / "l", flip)) == {seq}
@@ -139,14 +169,22 @@ def test_text_turned_into_a_blob_is_found(whole: Path, spot: Path, column: str) 
 
 @pytest.mark.parametrize("disguise", ["'{\"loss\":0,' || substr(body, 2)", "' ' || body"])
 def test_a_body_written_another_way_is_found(whole: Path, spot: Path, disguise: str) -> None:
-    """JSON reads both as the old value (of two equal keys the last counts), so the hash alone would agree."""
-    found = tampered(whole, spot, lambda raw: raw.execute(f"UPDATE record SET body = {disguise} WHERE seq = 2"))
-    assert [(problem.seq, problem.what) for problem in found.problems] == [(2, "it is not canonical JSON")]
+    """JSON reads both as the old value (of two equal keys the last counts), so the hash alone would
+    agree.
+    """
+    found = tampered(
+        whole, spot, lambda raw: raw.execute(f"UPDATE record SET body = {disguise} WHERE seq = 2")
+    )
+    assert [(problem.seq, problem.what) for problem in found.problems] == [
+        (2, "it is not canonical JSON")
+    ]
 
 
 @pytest.mark.parametrize("gone", range(ROUNDS + 1))
 def test_a_deleted_record_is_named(whole: Path, spot: Path, gone: int) -> None:
-    found = tampered(whole, spot, lambda raw: raw.execute("DELETE FROM record WHERE seq = ?", (gone,)))
+    found = tampered(
+        whole, spot, lambda raw: raw.execute("DELETE FROM record WHERE seq = ?", (gone,))
+    )
     assert gone in seqs(found)
     assert found.entries == ROUNDS
 
@@ -169,7 +207,9 @@ def test_two_records_exchanged_are_both_named(whole: Path, spot: Path) -> None:
     assert {1, 2} <= seqs(tampered(whole, spot, exchange))
 
 
-def test_a_record_forged_with_a_right_hash_breaks_the_link_after_it(whole: Path, spot: Path) -> None:
+def test_a_record_forged_with_a_right_hash_breaks_the_link_after_it(
+    whole: Path, spot: Path
+) -> None:
     def forge(raw: sqlite3.Connection) -> None:
         kind, previous = raw.execute("SELECT kind, previous FROM record WHERE seq = 2").fetchone()
         sealed = {"body": {"loss": 0.0}, "kind": kind, "previous": previous, "seq": 2}
@@ -195,7 +235,9 @@ def test_a_record_forged_with_a_right_hash_breaks_the_link_after_it(whole: Path,
         ("DELETE FROM record", 0),
     ],
 )
-def test_a_changed_checkpoint_or_head_is_found(whole: Path, spot: Path, change: str, named: int | None) -> None:
+def test_a_changed_checkpoint_or_head_is_found(
+    whole: Path, spot: Path, change: str, named: int | None
+) -> None:
     """Record 5 wrote the last checkpoint of the ledger; record 6 is the last."""
     assert named in seqs(tampered(whole, spot, lambda raw: raw.execute(change)))
 
@@ -220,7 +262,10 @@ def test_lost_triggers_are_found(whole: Path, spot: Path) -> None:
 )
 def test_the_file_itself_refuses_to_change_records(whole: Path, spot: Path, change: str) -> None:
     shutil.copy(whole, spot)
-    with closing(sqlite3.connect(spot)) as raw, pytest.raises(sqlite3.IntegrityError, match="record"):
+    with (
+        closing(sqlite3.connect(spot)) as raw,
+        pytest.raises(sqlite3.IntegrityError, match="record"),
+    ):
         raw.execute(change)
     assert verify(spot).ok
 
@@ -259,7 +304,9 @@ def test_a_file_cut_short_is_never_sound(whole: Path, length: int) -> None:
         max_size=3,
     )
 )
-def test_overwritten_bytes_never_give_another_content(whole: Path, patches: list[tuple[int, bytes]]) -> None:
+def test_overwritten_bytes_never_give_another_content(
+    whole: Path, patches: list[tuple[int, bytes]]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite"
         expected = content(whole)

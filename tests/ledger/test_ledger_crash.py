@@ -43,7 +43,9 @@ def test_kill_9_at_ten_random_moments(tmp_path: Path) -> None:
             committed = max([committed, *received(connection)])
         found = verify(path)
         assert found.problems == ()
-        assert committed + 1 <= found.entries <= committed + 2  # at most one was committed and not yet said
+        assert (
+            committed + 1 <= found.entries <= committed + 2
+        )  # at most one was committed and not yet said
         with Ledger.open(path) as ledger:
             rounds = list(ledger.entries("round"))
             assert [entry.body["number"] for entry in rounds] == list(range(1, len(rounds) + 1))
@@ -54,7 +56,9 @@ def test_kill_9_at_ten_random_moments(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cut_off(tmp_path: Path) -> Path:
-    """A ledger as a crash leaves it: half of a transaction in the file, the way back in the journal."""
+    """A ledger as a crash leaves it: half of a transaction in the file, the way back in the
+    journal.
+    """
     live = tmp_path / "live"
     live.mkdir()
     with Ledger.create(live / "ledger.sqlite", {}) as ledger:
@@ -83,7 +87,10 @@ def test_half_a_transaction_is_undone_by_whoever_comes_first(cut_off: Path, how:
 
 
 def test_a_full_disk_loses_only_what_was_not_committed(tmp_path: Path) -> None:
-    """Checkpoints of 1, 2, 3... MB under a real limit of 6 MB a file; later, with room, the run goes on."""
+    """Checkpoints of 1, 2, 3...
+
+    MB under a real limit of 6 MB a file; later, with room, the run goes on.
+    """
     path = tmp_path / "ledger.sqlite"
     Ledger.create(path, {}).close()
     with child(append_until_full, path) as (process, connection):
@@ -106,7 +113,9 @@ def test_a_full_disk_loses_only_what_was_not_committed(tmp_path: Path) -> None:
 
 
 def test_sqlite_saying_that_the_disk_is_full(tmp_path: Path) -> None:
-    """SQLite's words on a real ENOSPC, called forth by its limit of pages; the same connection goes on."""
+    """SQLite's words on a real ENOSPC, called forth by its limit of pages; the same connection goes
+    on.
+    """
     path = tmp_path / "ledger.sqlite"
     with Ledger.create(path, {}) as ledger:
         ledger.append("round", {}, b"a" * 100_000)
@@ -121,7 +130,9 @@ def test_sqlite_saying_that_the_disk_is_full(tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every account may reach: pytest's own is private to the one running the tests."""
+    """A folder that every account may reach: pytest's own is private to the one running the
+    tests.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -146,5 +157,8 @@ def test_a_read_only_folder(open_folder: Path) -> None:
     for error in results.values():
         assert error["error"] == "ResourceError"
         assert str(open_folder) in error["what"]
-        assert error["fix"] == f"Make it writable, then continue with `tequio run --resume {open_folder}`."
+        assert (
+            error["fix"]
+            == f"Make it writable, then continue with `tequio run --resume {open_folder}`."
+        )
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before

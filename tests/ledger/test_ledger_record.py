@@ -1,4 +1,6 @@
-"""The ledger's own promises: what it takes, what it gives back, and what it refuses with which words."""
+"""The ledger's own promises: what it takes, what it gives back, and what it refuses with which
+words.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_many_records_come_page_by_page_in_order(path: Path) -> None:
 
 
 def test_a_checkpoint_larger_than_one_part(path: Path) -> None:
-    """Two parts of 16 MB and one byte; then a short one, which must leave no part of the long one."""
+    """Two parts of 16 MB and one byte; then a short one, which must leave no part of the long
+    one.
+    """
     long = b"x" * (2 * record.PART_BYTES) + b"y"
     with Ledger.create(path, {}) as ledger:
         entry = ledger.append("round", {}, long)
@@ -99,7 +103,9 @@ def test_a_reader_in_the_middle_does_not_stop_the_writer(path: Path) -> None:
         ({"a": 2**5000}, "a", "int, 5001 bit"),
     ],
 )
-def test_a_body_that_is_not_json_is_refused_by_kind_and_key(path: Path, body: Any, key: str | None, found: str) -> None:
+def test_a_body_that_is_not_json_is_refused_by_kind_and_key(
+    path: Path, body: Any, key: str | None, found: str
+) -> None:
     with Ledger.create(path, {}) as ledger:
         with refused(LedgerError, "record-not-json", record="round", key=key, found=found):
             ledger.append("round", body)
@@ -185,7 +191,9 @@ def test_a_cut_file_is_corrupt(path: Path) -> None:
 
 def altered(path: Path, change: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        triggers = [sql for (sql,) in raw.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
+        triggers = [
+            sql for (sql,) in raw.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
+        ]
         for sql in triggers:
             raw.execute(f"DROP TRIGGER {sql.split()[2]}")
         raw.execute(change)
@@ -196,7 +204,10 @@ def altered(path: Path, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("UPDATE checkpoint SET data = x'00'", "record 1: its checkpoint does not match its digest"),
+        (
+            "UPDATE checkpoint SET data = x'00'",
+            "record 1: its checkpoint does not match its digest",
+        ),
         ("DELETE FROM checkpoint", "record 1: its checkpoint is missing"),
         ("UPDATE head SET state_seq = 7", "record 7: the record of the checkpoint is missing"),
         ("DELETE FROM record WHERE seq = 2", "record 1: it is not the one written last"),
@@ -233,7 +244,9 @@ def test_a_read_only_ledger_cannot_be_appended_to(path: Path) -> None:
     with Ledger.open(path, read_only=True) as ledger, pytest.raises(ResourceError) as caught:
         ledger.append("round", {})
     assert str(path) in str(caught.value)
-    assert f"Make it writable, then continue with `tequio run --resume {path.parent}`." in str(caught.value)
+    assert f"Make it writable, then continue with `tequio run --resume {path.parent}`." in str(
+        caught.value
+    )
     assert verify(path).entries == 1
 
 

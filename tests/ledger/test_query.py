@@ -1,4 +1,6 @@
-"""A record is read with SQL: one SELECT, within bounds, while another process writes, and nothing is ever changed."""
+"""A record is read with SQL: one SELECT, within bounds, while another process writes, and nothing
+is ever changed.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,25 @@ from tequio.ledger import query, store
 from tequio.ledger.query import Answer, read_query
 from tequio.ledger.record import Ledger, verify
 
-TRAIN = [{"name": "north", "rank": 4, "loss_first": 0.9, "bytes_up": 10}, {"name": "south", "rank": 2}]
+TRAIN = [
+    {"name": "north", "rank": 4, "loss_first": 0.9, "bytes_up": 10},
+    {"name": "south", "rank": 2},
+]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "ledger.sqlite"
     with Ledger.create(path, {"name": "small", "seed": 7}) as made:
-        made.append("round", {"round": 1, "accepted": True, "train": TRAIN, "energy": {"joules": 2.5}}, b"state")
-        made.append("round", {"round": 2, "accepted": False, "train": [], "reason": {"code": "gate", "facts": {}}})
+        made.append(
+            "round",
+            {"round": 1, "accepted": True, "train": TRAIN, "energy": {"joules": 2.5}},
+            b"state",
+        )
+        made.append(
+            "round",
+            {"round": 2, "accepted": False, "train": [], "reason": {"code": "gate", "facts": {}}},
+        )
     before = path.read_bytes()
     yield path
     assert path.read_bytes() == before, "a query changed the ledger"
@@ -42,7 +54,9 @@ def test_rows_and_columns_are_those_of_the_record(ledger: Path) -> None:
     assert read_query(ledger, "SELECT seq, kind FROM record ORDER BY seq") == Answer(
         ("seq", "kind"), [(0, "run"), (1, "round"), (2, "round")]
     )
-    assert read_query(ledger, "-- a note\n/* another */ WITH a AS (SELECT 1 AS x) SELECT x FROM a;").rows == [(1,)]
+    assert read_query(
+        ledger, "-- a note\n/* another */ WITH a AS (SELECT 1 AS x) SELECT x FROM a;"
+    ).rows == [(1,)]
     assert read_query(ledger, "SELECT state_seq FROM head").rows == [(1,)]
     assert read_query(ledger, "SELECT data FROM checkpoint").rows == [(b"state",)]
 
@@ -50,7 +64,9 @@ def test_rows_and_columns_are_those_of_the_record(ledger: Path) -> None:
 def test_views_have_a_row_per_round_and_per_update(ledger: Path) -> None:
     rounds = read_query(ledger, "SELECT round, accepted, joules, reason FROM rounds").rows
     assert rounds == [(1, 1, 2.5, None), (2, 0, None, "gate")]
-    updates = read_query(ledger, "SELECT round, name, rank, loss_first, loss_last, bytes_up FROM updates").rows
+    updates = read_query(
+        ledger, "SELECT round, name, rank, loss_first, loss_last, bytes_up FROM updates"
+    ).rows
     assert updates == [(1, "north", 4, 0.9, None, 10), (1, "south", 2, None, None, None)]
     assert read_query(ledger, "SELECT * FROM personal_models").rows == []
 
@@ -92,7 +108,13 @@ def test_the_authorizer_denies_what_the_first_word_does_not_show(ledger: Path) -
 
 @pytest.mark.parametrize(
     "sql",
-    ["SELECT", "SELECT nothing FROM record", "SELECT 1; SELECT 2", "SELECT json_extract('{', '$')", "SELECT '\ud800'"],
+    [
+        "SELECT",
+        "SELECT nothing FROM record",
+        "SELECT 1; SELECT 2",
+        "SELECT json_extract('{', '$')",
+        "SELECT '\ud800'",
+    ],
 )
 def test_mistakes_are_named(ledger: Path, sql: str) -> None:
     assert code(ledger, sql) == "query-wrong"

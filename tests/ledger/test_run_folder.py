@@ -1,4 +1,6 @@
-"""The run's folder: what may become one, one writer at a time, and files that are whole or absent."""
+"""The run's folder: what may become one, one writer at a time, and files that are whole or
+absent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever,
 
 from builders import refused
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.ledger.folder import COORDINATOR_FILE, IDENTITY, RunFolder, open_to_others, own_folder, resume_command
+from tequio.ledger.folder import (
+    COORDINATOR_FILE,
+    IDENTITY,
+    RunFolder,
+    open_to_others,
+    own_folder,
+    resume_command,
+)
 from tequio.ledger.record import Ledger
 
 
@@ -55,10 +64,16 @@ def test_a_private_folder_and_what_is_one_participants_are_closed_to_others(tmp_
         "new/one",
     )
     assert [name for name in closed if open_to_others(tmp_path / name)] == []
-    assert [name for name in ("a", "a/run", "a/run/bases/large", "new") if not open_to_others(tmp_path / name)] == []
+    assert [
+        name
+        for name in ("a", "a/run", "a/run/bases/large", "new")
+        if not open_to_others(tmp_path / name)
+    ] == []
 
 
-def test_the_command_that_goes_on_is_that_of_who_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_goes_on_is_that_of_who_has_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = {"north": IDENTITY, "hub": COORDINATOR_FILE, "alone": "federation.toml"}
     for home, file in made.items():
         (tmp_path / home / "run").mkdir(parents=True)
@@ -73,14 +88,18 @@ def test_the_command_that_goes_on_is_that_of_who_has_the_run(tmp_path: Path, mon
     assert resume_command(Path(".")) == f"tequio coordinator start {tmp_path.resolve() / 'hub'}"
 
 
-def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:
+def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(
+    tmp_path: Path, folder: RunFolder
+) -> None:
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty").path == tmp_path / "empty"
     folder.write_atomic("federation.toml", b"")
     assert RunFolder.create(folder.path).path == folder.path
 
 
-def test_create_refuses_what_is_in_use_for_something_else(tmp_path: Path, folder: RunFolder) -> None:
+def test_create_refuses_what_is_in_use_for_something_else(
+    tmp_path: Path, folder: RunFolder
+) -> None:
     Ledger.create(folder.ledger_path, {}).close()
     with refused(RunError, "run-exists", path=str(folder.path)):
         RunFolder.create(folder.path)
@@ -96,7 +115,10 @@ def test_a_second_process_is_reported_who_holds_the_lock(folder: RunFolder) -> N
     with child(hold_lock, folder.path) as (process, connection):
         assert connection.poll(60)
         assert connection.recv() == process.pid
-        with refused(RunBusy, "run-busy", path=str(folder.path), process=str(process.pid)), folder.lock():
+        with (
+            refused(RunBusy, "run-busy", path=str(folder.path), process=str(process.pid)),
+            folder.lock(),
+        ):
             pass
         process.kill()
         process.join()
@@ -137,7 +159,9 @@ def test_write_atomic_replaces_and_makes_subfolders(folder: RunFolder) -> None:
         "ledger.sqlite-journal",
     ],
 )
-def test_a_name_that_leaves_the_folder_or_hits_the_record_is_refused(folder: RunFolder, name: str) -> None:
+def test_a_name_that_leaves_the_folder_or_hits_the_record_is_refused(
+    folder: RunFolder, name: str
+) -> None:
     with refused(RunError, "file-name-refused", file=repr(name)):
         folder.write_atomic(name, b"x")
     assert os.listdir(folder.path) == ["lock"]
@@ -191,8 +215,12 @@ def test_kill_9_while_writing_leaves_a_whole_file(folder: RunFolder) -> None:
         (COORDINATOR_FILE, "then continue with `tequio coordinator start HOME`."),
     ],
 )
-def test_a_write_that_fails_names_the_command_that_goes_on(tmp_path: Path, marker: str | None, command: str) -> None:
-    """In a run's folder, a participant's and a coordinator's; in what is made anew, the same command again."""
+def test_a_write_that_fails_names_the_command_that_goes_on(
+    tmp_path: Path, marker: str | None, command: str
+) -> None:
+    """In a run's folder, a participant's and a coordinator's; in what is made anew, the same
+    command again.
+    """
     home, run = tmp_path / "home", tmp_path / "home" / "run"
     folder = RunFolder.create(run)
     Ledger.create(folder.ledger_path, {}).close()
@@ -201,8 +229,14 @@ def test_a_write_that_fails_names_the_command_that_goes_on(tmp_path: Path, marke
     (run / "participants" / "a" / "salt").mkdir(parents=True)  # a folder in the way
     with pytest.raises(ResourceError) as caught:
         folder.write_atomic("participants/a/salt", b"x")
-    assert caught.value.fix == f"Repair that, {command.replace('RUN', str(run)).replace('HOME', str(home))}"
-    with Ledger.open(folder.ledger_path, read_only=True) as ledger, pytest.raises(ResourceError) as caught:
+    assert (
+        caught.value.fix
+        == f"Repair that, {command.replace('RUN', str(run)).replace('HOME', str(home))}"
+    )
+    with (
+        Ledger.open(folder.ledger_path, read_only=True) as ledger,
+        pytest.raises(ResourceError) as caught,
+    ):
         ledger.append("round", {})
     assert caught.value.fix.endswith(command.replace("RUN", str(run)).replace("HOME", str(home)))
     (home / ".bundle.new" / "x").mkdir(parents=True)

@@ -10,7 +10,13 @@ from tequio.measure.budget import add, cost, exhausted, left, smaller, within
 
 def test_costs_by_hand() -> None:
     energy = Energy(3.6e6, 1800.0, "model", "cpu package", 0.4, intensity=500.0, pue=2.0)
-    assert cost(energy, 1.5, 2e6) == {"kwh": 2.0, "kg_co2e": 1.0, "money": 1.5, "hours": 0.5, "megabytes": 2.0}
+    assert cost(energy, 1.5, 2e6) == {
+        "kwh": 2.0,
+        "kg_co2e": 1.0,
+        "money": 1.5,
+        "hours": 0.5,
+        "megabytes": 2.0,
+    }
     assert cost(Energy(0.0, 0.0, "", "", 0.0), None)["kg_co2e"] is None  # not known
     spent = add(add({}, cost(energy, 1.5)), cost(energy, None))
     assert (spent["kwh"], spent["money"], spent["hours"]) == (4.0, 1.5, 1.0)

@@ -1,4 +1,6 @@
-"""Countries by the names that people there give them; near names only where one is near; a sentence for what is no country."""
+"""Countries by the names that people there give them; near names only where one is near; a sentence
+for what is no country.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from tequio.measure.countries import countries, country_intensity
         ("España", "ESP"), ("espana", "ESP"), ("Deutschland", "DEU"), ("Österreich", "AUT"), ("Schweiz", "CHE"),
         ("Svizzera", "CHE"), ("Allemagne", "DEU"), ("Reino Unido", "GBR"), ("Inglaterra", "GBR"), ("México", "MEX"),
         ("Polska", "POL"), ("Ελλάδα", "GRC"), ("日本", "JPN"), ("中国", "CHN"), ("Éire", "IRL"), ("Brasil", "BRA"),
-        ("Republic of Ireland", "IRL"), ("EE. UU.", "USA"), ("Hrvatska", "HRV"), ("Macedonia del Norte", "MKD"),
+        ("Republic of Ireland", "IRL"), ("EE. UU.", "USA"), ("Hrvatska", "HRV"), ("Macedonia del "
+            "Norte", "MKD"),
         ("Niger", "NER"), ("Nigeria", "NGA"), ("Guinea", "GIN"), ("Dominican Republic", "DOM"),
     ],
 )  # fmt: skip

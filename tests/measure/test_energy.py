@@ -16,7 +16,9 @@ from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter
 from tequio.measure.sensors import AT_ONCE, Counter, cards, find_card, packages, unwrap
 
 
-def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
+def package(
+    root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987
+) -> Path:
     folder = root / f"intel-rapl:{index}"
     folder.mkdir(parents=True)
     (folder / "name").write_text(f"{name}\n")
@@ -143,7 +145,9 @@ def test_a_sensor_that_vanishes_counts_up_to_then_and_the_model_from_there(tmp_p
     assert found.method == "rapl, then model"
     assert 0.2 < found.coverage < 0.8
     assert 0.15 < found.uncertainty < 0.4
-    assert found.joules == pytest.approx(first.joules + 100 * 0.2, rel=0.25)  # 20 J more by the model
+    assert found.joules == pytest.approx(
+        first.joules + 100 * 0.2, rel=0.25
+    )  # 20 J more by the model
 
 
 def test_a_sensor_that_comes_back_stays_lost(tmp_path: Path) -> None:
@@ -216,7 +220,9 @@ def test_a_card_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 
 class Library:
-    """NVML of two cards, as far as it is asked: one has a counter of millijoules, the other has none."""
+    """NVML of two cards, as far as it is asked: one has a counter of millijoules, the other has
+    none.
+    """
 
     class NVMLError(Exception):
         pass
@@ -297,10 +303,14 @@ def test_measuring_costs_little(tmp_path: Path) -> None:
     for _ in range(50):
         with meter.measure():
             pass
-    assert (time.process_time() - start) / 50 < 0.005  # about 0.5 ms a measurement here, most of it one thread's start
+    assert (
+        time.process_time() - start
+    ) / 50 < 0.005  # about 0.5 ms a measurement here, most of it one thread's start
 
 
-@pytest.mark.parametrize("bad", [{"tdp_watts": 0.0}, {"tdp_watts": -5.0}, {"tdp_watts": float("nan")}, {"cores": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"tdp_watts": 0.0}, {"tdp_watts": -5.0}, {"tdp_watts": float("nan")}, {"cores": 0}]
+)
 def test_impossible_figures_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         open_meter(**bad)  # type: ignore[arg-type]

@@ -31,7 +31,9 @@ def file(tmp_path: Path, *rows: str, head: str = ",".join(COLUMNS)) -> Path:
 
 
 def test_a_mean_is_weighted_by_time(tmp_path: Path) -> None:
-    found = read_intensity(file(tmp_path, *(GOOD.format(h=h, g=g) for h, g in ((12, 100), (13, 300), (14, 500)))))
+    found = read_intensity(
+        file(tmp_path, *(GOOD.format(h=h, g=g) for h, g in ((12, 100), (13, 300), (14, 500))))
+    )
     assert found.mean(NOON, 3600) == 100
     assert found.mean(NOON + timedelta(minutes=45), 3600) == pytest.approx(0.25 * 100 + 0.75 * 300)
     assert found.mean(NOON, 3 * 3600) == pytest.approx(300)
@@ -52,10 +54,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     ("rows", "line", "code", "facts"),
     [
         ([GOOD.format(h=1, g=1), GOOD.format(h=3, g=1)], 3, "intensity-gap", {"seconds": 3600.0}),
-        ([GOOD.format(h=1, g=1), GOOD.format(h=1, g=2)], 3, "intensity-overlap", {"begin": "2026-03-01T01:00:00Z"}),
+        (
+            [GOOD.format(h=1, g=1), GOOD.format(h=1, g=2)],
+            3,
+            "intensity-overlap",
+            {"begin": "2026-03-01T01:00:00Z"},
+        ),
         ([GOOD.format(h=1, g=1).replace("Z,", ",")], 2, "time-without-zone", {}),
-        ([GOOD.format(h=1, g=1).replace("2026-03-01T01", "yesterday")], 2, "not-a-time", {"text": "yesterday:00:00Z"}),
-        ([GOOD.format(h=1, g=350_000)], 2, "intensity-number", {"key": "g_per_kwh", "value": "350000"}),
+        (
+            [GOOD.format(h=1, g=1).replace("2026-03-01T01", "yesterday")],
+            2,
+            "not-a-time",
+            {"text": "yesterday:00:00Z"},
+        ),
+        (
+            [GOOD.format(h=1, g=350_000)],
+            2,
+            "intensity-number",
+            {"key": "g_per_kwh", "value": "350000"},
+        ),
         ([GOOD.format(h=1, g=-1)], 2, "intensity-number", {"key": "g_per_kwh", "value": "-1"}),
         ([GOOD.format(h=1, g="nan")], 2, "intensity-number", {"key": "g_per_kwh", "value": "nan"}),
         (
@@ -64,7 +81,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
             "intensity-word-unknown",
             {"key": "kind", "value": "guess"},
         ),
-        ([GOOD.format(h=1, g=1).replace("actual", "forecast")], 2, "intensity-cell-empty", {"key": "issued_utc"}),
+        (
+            [GOOD.format(h=1, g=1).replace("actual", "forecast")],
+            2,
+            "intensity-cell-empty",
+            {"key": "issued_utc"},
+        ),
         ([GOOD.format(h=1, g=1).replace("DE,", ",")], 2, "intensity-cell-empty", {"key": "zone"}),
         ([GOOD.format(h=1, g=1) + ",more"], 2, "intensity-row-width", {"found": 10, "expected": 9}),
     ],
@@ -78,7 +100,10 @@ def test_a_bad_row_is_named_by_its_line(
 
 
 def test_another_time_zone_is_converted(tmp_path: Path) -> None:
-    rows = [GOOD.format(h=12, g=100), GOOD.format(h=14, g=200).replace("14:00:00Z", "14:00:00+01:00")]
+    rows = [
+        GOOD.format(h=12, g=100),
+        GOOD.format(h=14, g=200).replace("14:00:00Z", "14:00:00+01:00"),
+    ]
     found = read_intensity(file(tmp_path, *rows))  # 14:00 at +01:00 is 13:00 UTC: no gap
     assert found.mean(NOON + timedelta(hours=1), 60) == 200
 
@@ -136,7 +161,9 @@ def test_what_people_call_a_country_is_known(name: str, zone: str) -> None:
 
 
 def test_a_country_is_offered_only_where_it_is_near() -> None:
-    with refused(ConfigError, "country-nearly", near=["South Korea (KR, KOR)", "North Korea (KP, PRK)"]):
+    with refused(
+        ConfigError, "country-nearly", near=["South Korea (KR, KOR)", "North Korea (KP, PRK)"]
+    ):
         country_intensity("Korea")
     for name in ("Atlantis", "QQ", "XYZ", ""):
         with refused(ConfigError, "country-unknown", country=name):
@@ -165,7 +192,11 @@ def test_great_britain(tmp_path: Path) -> None:
         {
             "from": f"{at:%Y-%m-%dT%H:%MZ}",
             "to": f"{at + timedelta(minutes=30):%Y-%m-%dT%H:%MZ}",
-            "intensity": {"forecast": 200 + i, "actual": 190 + i if i < 2 else None, "index": "moderate"},
+            "intensity": {
+                "forecast": 200 + i,
+                "actual": 190 + i if i < 2 else None,
+                "index": "moderate",
+            },
         }
         for i, at in enumerate(half_hours(4))
     ]
@@ -184,8 +215,15 @@ def test_great_britain(tmp_path: Path) -> None:
         ("GB", "forecast", 203, 1800),
     ]
     rows = "\n".join(f"{at:%Y-%m-%dT%H:%M},{150 + i},160,low" for i, at in enumerate(half_hours(3)))
-    table = f"Datetime (UTC),Actual Carbon Intensity (gCO2/kWh),Forecast Carbon Intensity (gCO2/kWh),Index\n{rows}\n"
-    assert [w.grams for w in import_windows(write(tmp_path, table), "uk", None, "")] == [150, 151, 152]
+    table = (
+        "Datetime (UTC),Actual Carbon Intensity (gCO2/kWh),Forecast Carbon Intensity "
+        f"(gCO2/kWh),Index\n{rows}\n"
+    )
+    assert [w.grams for w in import_windows(write(tmp_path, table), "uk", None, "")] == [
+        150,
+        151,
+        152,
+    ]
     data.append(data[0])
     with refused(ConfigError, "intensity-overlap"):
         import_windows(write(tmp_path, {"data": data}), "uk", None, "", issued)
@@ -197,10 +235,22 @@ def test_carbon_aware_sdk(tmp_path: Path, capitals: bool) -> None:
         return {(k[:1].upper() + k[1:] if capitals else k): v for k, v in row.items()}
 
     points = [
-        named({"location": "eastus", "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}+00:00", "duration": 30, "value": 400.5 + i})
+        named(
+            {
+                "location": "eastus",
+                "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}+00:00",
+                "duration": 30,
+                "value": 400.5 + i,
+            }
+        )
         for i, at in enumerate(half_hours(3))
     ]
-    head = {"generatedAt": "2026-03-01T11:55:00+00:00", "location": "eastus", "windowSize": 30, "forecastData": points}
+    head = {
+        "generatedAt": "2026-03-01T11:55:00+00:00",
+        "location": "eastus",
+        "windowSize": 30,
+        "forecastData": points,
+    }
     windows = import_windows(write(tmp_path, [named(head)]), "carbon-aware", None, "")
     assert [(w.zone, w.kind, w.grams, w.seconds) for w in windows] == [
         ("eastus", "forecast", 400.5 + i, 1800.0) for i in range(3)
@@ -208,32 +258,58 @@ def test_carbon_aware_sdk(tmp_path: Path, capitals: bool) -> None:
     assert windows[0].issued == NOON - timedelta(minutes=5)
     with refused(ConfigError, "forecasts-dated"):
         import_windows(write(tmp_path, [named(head)]), "carbon-aware", None, "", NOON)
-    asked = {k: v for k, v in head.items() if k != "generatedAt"} | {"requestedAt": "2026-03-01T11:58:00+00:00"}
+    asked = {k: v for k, v in head.items() if k != "generatedAt"} | {
+        "requestedAt": "2026-03-01T11:58:00+00:00"
+    }
     (first, *_) = import_windows(write(tmp_path, [named(asked)]), "carbon-aware", None, "")
     assert first.issued == NOON - timedelta(minutes=2)
     del asked["requestedAt"]
     with refused(ConfigError, "forecasts-undated"):
         import_windows(write(tmp_path, [named(asked)]), "carbon-aware", None, "")
-    rows = [named({"location": "a", "time": "2026-03-01T12:00:00Z", "rating": 65.0, "duration": "08:00:00"})]
+    rows = [
+        named(
+            {
+                "location": "a",
+                "time": "2026-03-01T12:00:00Z",
+                "rating": 65.0,
+                "duration": "08:00:00",
+            }
+        )
+    ]
     (one,) = import_windows(write(tmp_path, rows), "carbon-aware", None, "")
     assert (one.kind, one.grams, one.seconds) == ("actual", 65.0, 28_800.0)
 
 
 def test_electricity_maps(tmp_path: Path) -> None:
     hours = [NOON + timedelta(hours=i) for i in range(3)]
-    history = [{"zone": "DE", "carbonIntensity": 302 + i, "datetime": f"{at:%FT%T}.000Z"} for i, at in enumerate(hours)]
-    windows = import_windows(write(tmp_path, {"zone": "DE", "history": history}), "electricity-maps", None, "")
+    history = [
+        {"zone": "DE", "carbonIntensity": 302 + i, "datetime": f"{at:%FT%T}.000Z"}
+        for i, at in enumerate(hours)
+    ]
+    windows = import_windows(
+        write(tmp_path, {"zone": "DE", "history": history}), "electricity-maps", None, ""
+    )
     assert [(w.zone, w.kind, w.grams, w.seconds) for w in windows] == [
         ("DE", "actual", 302.0 + i, 3600.0) for i in range(3)
     ]
     name = "Carbon intensity gCO₂eq/kWh"
-    rows = "\n".join(f"{at:%F %T},Germany,Germany,DE,{200 + i},{300 + i}" for i, at in enumerate(hours))
-    table = f"Datetime (UTC),Country,Zone name,Zone id,{name} (direct),{name} (Life cycle)\n{rows}\n"
+    rows = "\n".join(
+        f"{at:%F %T},Germany,Germany,DE,{200 + i},{300 + i}" for i, at in enumerate(hours)
+    )
+    table = (
+        f"Datetime (UTC),Country,Zone name,Zone id,{name} (direct),{name} (Life cycle)\n{rows}\n"
+    )
     windows = import_windows(write(tmp_path, table), "electricity-maps", None, "")
     assert [(w.zone, w.grams) for w in windows] == [("DE", 300.0), ("DE", 301.0), ("DE", 302.0)]
     with refused(ConfigError, "intensity-gap"):
         import_windows(
-            write(tmp_path, {"zone": "DE", "history": [*history, {**history[0], "datetime": "2026-03-01T16:00:00Z"}]}),
+            write(
+                tmp_path,
+                {
+                    "zone": "DE",
+                    "history": [*history, {**history[0], "datetime": "2026-03-01T16:00:00Z"}],
+                },
+            ),
             "electricity-maps",
             None,
             "",
@@ -245,16 +321,26 @@ def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -
 
     def made(guessed: set[int], **options: Any) -> Imported:
         history = [
-            {"carbonIntensity": 302 + i, "datetime": f"{at:%FT%T}.000Z", "isEstimated": i in guessed}
+            {
+                "carbonIntensity": 302 + i,
+                "datetime": f"{at:%FT%T}.000Z",
+                "isEstimated": i in guessed,
+            }
             for i, at in enumerate(hours)
         ]
         path = write(tmp_path, {"zone": "DE", "history": history})
         return intensity_import.import_windows(path, "electricity-maps", None, "", **options)
 
     newest = made({2, 3})
-    assert ([w.grams for w in newest.windows], newest.left_out, newest.marked) == ([302, 303], {"estimated": 2}, 0)
+    assert ([w.grams for w in newest.windows], newest.left_out, newest.marked) == (
+        [302, 303],
+        {"estimated": 2},
+        0,
+    )
     marked = made({2, 3}, estimated=True)
-    assert [w.source for w in marked.windows] == ["Electricity Maps"] * 2 + ["Electricity Maps (estimated)"] * 2
+    assert [w.source for w in marked.windows] == ["Electricity Maps"] * 2 + [
+        "Electricity Maps (estimated)"
+    ] * 2
     assert (marked.left_out, marked.marked) == ({}, 2)
     with refused(ConfigError, "intensity-estimates-left-out", count=1) as caught:
         made({1})
@@ -262,13 +348,18 @@ def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -
     with refused(ConfigError, "intensity-all-left-out", estimated=4, forecasts=0):
         made({0, 1, 2, 3})
     rows = "\n".join(f"{at:%F %T},DE,{300 + i},{str(i == 3).lower()}" for i, at in enumerate(hours))
-    table = f"Datetime (UTC),Zone id,Carbon intensity gCO₂eq/kWh (Life cycle),Data estimated\n{rows}\n"
+    table = (
+        f"Datetime (UTC),Zone id,Carbon intensity gCO₂eq/kWh (Life cycle),Data estimated\n{rows}\n"
+    )
     found = intensity_import.import_windows(write(tmp_path, table), "electricity-maps", None, "")
     assert ([w.grams for w in found.windows], found.left_out) == ([300, 301, 302], {"estimated": 1})
 
 
 def test_electricity_maps_forecast_has_its_time(tmp_path: Path) -> None:
-    points = [{"carbonIntensity": 300 + i, "datetime": f"{NOON + timedelta(hours=i):%FT%T}Z"} for i in range(3)]
+    points = [
+        {"carbonIntensity": 300 + i, "datetime": f"{NOON + timedelta(hours=i):%FT%T}Z"}
+        for i in range(3)
+    ]
     given = {"zone": "DE", "forecast": points, "updatedAt": "2026-03-01T11:40:00.000Z"}
     windows = import_windows(write(tmp_path, given), "electricity-maps", None, "")
     assert {(w.kind, w.issued) for w in windows} == {("forecast", NOON - timedelta(minutes=20))}
@@ -278,18 +369,26 @@ def test_electricity_maps_forecast_has_its_time(tmp_path: Path) -> None:
 
 
 def test_watttime_forecasts_have_their_own_time(tmp_path: Path) -> None:
-    points = [{"point_time": f"{NOON + timedelta(minutes=5 * i):%FT%T}+00:00", "value": 1000.0} for i in range(3)]
+    points = [
+        {"point_time": f"{NOON + timedelta(minutes=5 * i):%FT%T}+00:00", "value": 1000.0}
+        for i in range(3)
+    ]
     meta = {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh", "data_point_period_seconds": 300}
     now = {"data": points, "meta": meta | {"generated_at": "2026-03-01T11:58:00+00:00"}}
     windows = import_windows(write(tmp_path, now), "watttime", None, "")
     assert {(w.kind, w.issued) for w in windows} == {("forecast", NOON - timedelta(minutes=2))}
     past = [{"generated_at": f"2026-03-01T11:{m}:00+00:00", "forecast": points} for m in (50, 55)]
     windows = import_windows(write(tmp_path, {"data": past, "meta": meta}), "watttime", None, "")
-    assert [(w.kind, w.issued) for w in windows[::3]] == [("forecast", NOON - timedelta(minutes=m)) for m in (10, 5)]
+    assert [(w.kind, w.issued) for w in windows[::3]] == [
+        ("forecast", NOON - timedelta(minutes=m)) for m in (10, 5)
+    ]
 
 
 def test_watttime_pounds_become_grams(tmp_path: Path) -> None:
-    points = [{"point_time": f"{NOON + timedelta(minutes=5 * i):%FT%T}+00:00", "value": 1000.0} for i in range(3)]
+    points = [
+        {"point_time": f"{NOON + timedelta(minutes=5 * i):%FT%T}+00:00", "value": 1000.0}
+        for i in range(3)
+    ]
     meta = {
         "region": "CAISO_NORTH",
         "signal_type": "co2_moer",
@@ -300,7 +399,12 @@ def test_watttime_pounds_become_grams(tmp_path: Path) -> None:
     assert [(w.signal, w.kind, w.seconds) for w in windows] == [("marginal", "actual", 300.0)] * 3
     assert windows[0].grams == pytest.approx(453.592, abs=0.001)  # a pound is 453.592 g
     with refused(ConfigError, "intensity-units", unit="kg_per_mwh"):
-        import_windows(write(tmp_path, {"data": points, "meta": {**meta, "units": "kg_per_mwh"}}), "watttime", None, "")
+        import_windows(
+            write(tmp_path, {"data": points, "meta": {**meta, "units": "kg_per_mwh"}}),
+            "watttime",
+            None,
+            "",
+        )
 
 
 @pytest.mark.parametrize("source", ["uk", "carbon-aware", "electricity-maps", "watttime"])

@@ -1,4 +1,6 @@
-"""Publishers' files as people save them again: other separators, decimal commas, a mark, cut, emptied."""
+"""Publishers' files as people save them again: other separators, decimal commas, a mark, cut,
+emptied.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ FILES = {
         }
     ),
     "electricity-maps.json": json.dumps(
-        {"zone": "ES", "history": [{"datetime": s, "carbonIntensity": 120, "isEstimated": False} for s in STARTS]}
+        {
+            "zone": "ES",
+            "history": [
+                {"datetime": s, "carbonIntensity": 120, "isEstimated": False} for s in STARTS
+            ],
+        }
     ),
     "carbon-aware.json": json.dumps(
         [{"location": "eastus", "time": s, "rating": 65.5, "duration": "01:00:00"} for s in STARTS]
@@ -56,7 +63,10 @@ def read(folder: Path, name: str, raw: bytes) -> list[float]:
 @pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeffsep={}\r\n"])
 def test_a_spreadsheet_s_csv_is_read(tmp_path: Path, separator: str, mark: str) -> None:
     lines = MAPS.replace(",", separator).splitlines()
-    saved = [line.replace("120.25", "120,25").replace("1121.5", "1.121,5").replace("122.0", "122,0") for line in lines]
+    saved = [
+        line.replace("120.25", "120,25").replace("1121.5", "1.121,5").replace("122.0", "122,0")
+        for line in lines
+    ]
     raw = (mark.format(separator) + "\r\n".join(saved) + "\r\n").encode()
     assert read(tmp_path, "electricity-maps.csv", raw) == [120.25, 1121.5, 122.0]
 
@@ -69,7 +79,8 @@ def test_decimal_commas_between_commas_name_the_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    "raw", [b"", b"\n\n", b"{}", b"[]", b"null", b"[1]", b'{"data": [1]}', b"a,b\n", b"\xff\xfe\x00"]
+    "raw",
+    [b"", b"\n\n", b"{}", b"[]", b"null", b"[1]", b'{"data": [1]}', b"a,b\n", b"\xff\xfe\x00"],
 )
 def test_what_is_none_of_its_files_is_refused(tmp_path: Path, name: str, raw: bytes) -> None:
     with pytest.raises(ConfigError):
@@ -89,7 +100,11 @@ def test_whatever_is_done_to_a_file_it_is_read_or_refused(tmp_path: Path, name: 
                 ["", ";", ",", '"', "null", "[]", "{}", "\n", "9", "é"]
             )
         try:
-            read(tmp_path, name, "".join(text).encode(chance.choice(["utf-8", "utf-8-sig", "cp1252"]), "replace"))
+            read(
+                tmp_path,
+                name,
+                "".join(text).encode(chance.choice(["utf-8", "utf-8-sig", "cp1252"]), "replace"),
+            )
         except ConfigError:
             refused += 1
     assert refused > 20

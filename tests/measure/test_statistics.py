@@ -46,8 +46,10 @@ def test_bootstrap_is_as_wide_as_theory_says() -> None:
 
 
 def test_bootstrap_covers_a_known_mean_about_95_times_in_100() -> None:
-    # 1000 samples of n = 50 around mean 0.3. The percentile interval is narrow by sqrt(49/50) and normal
-    # instead of Student: P(|t49| < 1.96 * 0.99) = 0.942; the standard error over 1000 samples is 0.007
+    # 1000 samples of n = 50 around mean 0.3. The percentile interval is narrow by sqrt(49/50) and
+    # normal
+    # instead of Student: P(|t49| < 1.96 * 0.99) = 0.942; the standard error over 1000 samples is
+    # 0.007
     random = np.random.default_rng(11)
     covered = 0
     for seed in range(1000):
@@ -75,7 +77,9 @@ def test_bootstrap_memory_is_bounded() -> None:
 
 
 @given(pairs, st.integers(0, 2**32))
-def test_bootstrap_interval_lies_within_the_differences(values: list[tuple[int, int]], seed: int) -> None:
+def test_bootstrap_interval_lies_within_the_differences(
+    values: list[tuple[int, int]], seed: int
+) -> None:
     a, b = np.array(values, dtype=float).T
     found = paired_bootstrap(a, b, seed, resamples=50)
     assert (a - b).min() - 1e-9 <= found.low <= found.high <= (a - b).max() + 1e-9
@@ -146,7 +150,11 @@ def test_equal_amounts_are_perfectly_fair(value: float, size: int) -> None:
     assert jain([value] * size) == pytest.approx(1, rel=1e-12)
 
 
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(0, 19), st.sampled_from([0.5, 4.0]))
+@given(
+    st.lists(st.integers(0, 1000), min_size=1, max_size=20),
+    st.integers(0, 19),
+    st.sampled_from([0.5, 4.0]),
+)
 def test_inequality_ignores_order_and_scale(values: list[int], turn: int, factor: float) -> None:
     moved = [v * factor for v in values[turn:] + values[:turn]]
     assert gini(moved) == pytest.approx(gini(values), abs=1e-12)

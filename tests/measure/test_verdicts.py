@@ -23,7 +23,9 @@ COUNTS = st.integers(0, 60)
 
 
 def test_of_1000_synthetic_comparisons_gains_is_wrong_in_at_most_one_in_forty() -> None:
-    """1,008 comparisons of known effect, half of them null, by accuracy and by loss, on 10 to 5,000 test texts."""
+    """1,008 comparisons of known effect, half of them null, by accuracy and by loss, on 10 to 5,000
+    test texts.
+    """
     found = list(comparisons(seed=13, each=84))
     rates = Rates.of(found)
     assert (len(found), rates.null) == (1008, 504)
@@ -49,23 +51,32 @@ def test_the_exact_error_of_gains_is_at_most_one_in_forty(n: int, discordant: fl
             pairs = Pairs(rest - rest // 4, better, worse, rest // 4)
             if judge(paired_proportions(pairs), n, 0.01, pairs).code == "gains":
                 ways = math.lgamma(n + 1) - sum(math.lgamma(k + 1) for k in (better, worse, rest))
-                chance = (better + worse) * math.log(discordant / 2) + rest * math.log(1 - discordant)
+                chance = (better + worse) * math.log(discordant / 2) + rest * math.log(
+                    1 - discordant
+                )
                 wrong += math.exp(ways + chance)
     assert wrong <= 0.025
 
 
 def test_newcombes_interval_of_a_published_table() -> None:
-    """Newcombe 1998, method 10: of 50 pairs 36 are right in both and 12 and 2 in one alone: 0.0569 to 0.3404."""
+    """Newcombe 1998, method 10: of 50 pairs 36 are right in both and 12 and 2 in one alone: 0.0569
+    to 0.3404.
+    """
     found = paired_proportions(Pairs(36, 12, 2, 0))
     assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_the_interval_of_proportions_is_inside_and_mirrors(both: int, better: int, worse: int, neither: int) -> None:
+def test_the_interval_of_proportions_is_inside_and_mirrors(
+    both: int, better: int, worse: int, neither: int
+) -> None:
     pairs = Pairs(both, better, worse, neither)
     if not pairs.examples:
         return
-    found, other = paired_proportions(pairs), paired_proportions(Pairs(both, worse, better, neither))
+    found, other = (
+        paired_proportions(pairs),
+        paired_proportions(Pairs(both, worse, better, neither)),
+    )
     assert -1 - 1e-9 <= found.low <= found.mean <= found.high <= 1 + 1e-9
     assert (found.low, found.high) == pytest.approx((-other.high, -other.low))
     assert found.high - found.low > 0  # wide even where all texts are answered alike
@@ -81,7 +92,9 @@ def test_the_sign_test_by_hand() -> None:
 
 
 def test_fiellers_interval_is_that_of_the_paired_t_test() -> None:
-    """At each end of the interval, t of judged − r · other is the 97.5 % quantile (2.262 at 9 degrees of freedom)."""
+    """At each end of the interval, t of judged − r · other is the 97.5 % quantile (2.262 at 9
+    degrees of freedom).
+    """
     random = np.random.default_rng(1)
     other = np.exp(random.normal(0, 0.4, 10))
     judged = other * np.exp(random.normal(-0.3, 0.1, 10))
@@ -90,7 +103,9 @@ def test_fiellers_interval_is_that_of_the_paired_t_test() -> None:
     assert found.mean == pytest.approx(math.log(other.mean() / judged.mean()))
     for end, sign in ((found.low, 1.0), (found.high, -1.0)):
         left = judged - math.exp(-end) * other
-        assert sign * left.mean() / (left.std(ddof=1) / math.sqrt(10)) == pytest.approx(-2.262, abs=1e-3)
+        assert sign * left.mean() / (left.std(ddof=1) / math.sqrt(10)) == pytest.approx(
+            -2.262, abs=1e-3
+        )
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 50), st.floats(0.01, 50)), min_size=2, max_size=30))
@@ -130,6 +145,10 @@ def test_pairs_are_counted_and_read_back() -> None:
     pairs = Pairs.of([1, 1, 0, 0, 1], [1, 0, 1, 0, 1])
     assert pairs == Pairs(2, 1, 1, 1)
     assert Pairs.read({"both": 2, "better": 1, "worse": 1, "neither": 1}) == pairs
-    for broken in ({}, {"both": -1, "better": 1, "worse": 1, "neither": 1}, dict.fromkeys(("both", "better"), 1)):
+    for broken in (
+        {},
+        {"both": -1, "better": 1, "worse": 1, "neither": 1},
+        dict.fromkeys(("both", "better"), 1),
+    ):
         assert Pairs.read(broken) is None
     assert Pairs.read(dict.fromkeys(("both", "better", "worse", "neither"), 0)) is None

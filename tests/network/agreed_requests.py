@@ -1,4 +1,6 @@
-"""What participants agreed to, and a runtime that compares every request of a real coordinator with it, as a participant does."""
+"""What participants agreed to, and a runtime that compares every request of a real coordinator with
+it, as a participant does.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ from tequio.runtimes.embedded import Embedded
 def agreements(setup: RunSetup, whole: Federation, own: bool = True) -> dict[int, Agreement]:
     """By index, what each participant agreed to.
 
-    own: by what it told of itself; else by the file alone, as the further processes of a participant do.
+    own: by what it told of itself; else by the file alone, as the further processes of a
+        participant do.
     """
     found = {}
     for group in setup.groups:
@@ -46,7 +49,9 @@ def agreements(setup: RunSetup, whole: Federation, own: bool = True) -> dict[int
             if index == 0:
                 continue
             entry = whole.participants[index - 1]
-            hardware = load_participant(entry.file, entry.name).hardware if own else HardwareSection()
+            hardware = (
+                load_participant(entry.file, entry.name).hardware if own else HardwareSection()
+            )
             facts = json.loads(canonical_json(build_node_profile(node, hardware, {}).facts()))
             found[index] = build_agreement(whole, ParticipantProfile.of(node.name, facts), group)
     return found
@@ -54,7 +59,8 @@ def agreements(setup: RunSetup, whole: Federation, own: bool = True) -> dict[int
 
 @dataclass
 class Compared:
-    """Participants that compare each request, as it came over the network, before they work. asked: what came so far, by index.
+    """Participants that compare each request, as it came over the network, before they work. asked:
+    what came so far, by index.
 
     takes: windows that a task of this index takes, if not one.
     """
@@ -81,7 +87,9 @@ class Compared:
         if isinstance(task, EvaluateRequest):
             asked.check_look(task.round, digest(data), agreed)
         if isinstance(task, TrainRequest):
-            model = digest_update(sent_with(task, self.inner.participants[task.index].adapted.scale))  # type: ignore[attr-defined]
+            model = digest_update(
+                sent_with(task, self.inner.participants[task.index].adapted.scale)
+            )  # type: ignore[attr-defined]
             asked.check_trained(task, model, digest_update(task.gradient) if task.gradient else "")
         self.requests.append(task)  # type: ignore[arg-type]
 
@@ -107,9 +115,15 @@ class Compared:
 
 
 def coordinate_all(
-    setup: RunSetup, whole: Federation, runtimes: Mapping[str, Compared], ledger: Path, advance: Advance | None = None
+    setup: RunSetup,
+    whole: Federation,
+    runtimes: Mapping[str, Compared],
+    ledger: Path,
+    advance: Advance | None = None,
 ) -> None:
-    """Everything that a coordinator asks across a network: profiles, rounds, points between base and model, personal models."""
+    """Everything that a coordinator asks across a network: profiles, rounds, points between base
+    and model, personal models.
+    """
     for group in setup.groups:
         for index, node in group.nodes.items():
             runtimes[group.name].compare(DescribeRequest(0, index, node.name))
@@ -120,7 +134,11 @@ def coordinate_all(
 
 
 def personalise_all(
-    setup: RunSetup, whole: Federation, runtimes: Mapping[str, Compared], record: Ledger, states: Mapping[str, Any]
+    setup: RunSetup,
+    whole: Federation,
+    runtimes: Mapping[str, Compared],
+    record: Ledger,
+    states: Mapping[str, Any],
 ) -> None:
     """After the rounds: the points, then a personal model of each."""
     allowed = allowances(whole, record, one_process=False)
@@ -131,11 +149,17 @@ def personalise_all(
             points(model, whole.gate.interpolate, state, spec, runtime)
         for member in spec.members:
             part = (member.index, member.name, model, member.rank, member.steps)
-            runtime.compare(PersonaliseRequest(state.best_round, *part, allowed.get(member.name, {})))
+            runtime.compare(
+                PersonaliseRequest(state.best_round, *part, allowed.get(member.name, {}))
+            )
 
 
 def _rounds(
-    setup: RunSetup, whole: Federation, runtimes: Mapping[str, Compared], record: Ledger, advance: Advance | None
+    setup: RunSetup,
+    whole: Federation,
+    runtimes: Mapping[str, Compared],
+    record: Ledger,
+    advance: Advance | None,
 ) -> Iterator[States]:
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, runtimes[g.name], g.public) for g in setup.groups]
@@ -148,8 +172,12 @@ def _rounds(
         yield {MAIN: state}
 
 
-def compared(setup: RunSetup, whole: Federation, takes: Mapping[int, int] | None = None) -> dict[str, Compared]:
-    """The participants of each base, with what they agreed to; alone, and as one of several processes."""
+def compared(
+    setup: RunSetup, whole: Federation, takes: Mapping[int, int] | None = None
+) -> dict[str, Compared]:
+    """The participants of each base, with what they agreed to; alone, and as one of several
+    processes.
+    """
     own, file = agreements(setup, whole), agreements(setup, whole, own=False)
     return {g.name: Compared(Embedded(g.nodes), own, file, takes=takes or {}) for g in setup.groups}
 

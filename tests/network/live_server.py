@@ -1,4 +1,6 @@
-"""A coordinator that listens, for many tests: a real SuperLink, a real door, and participants that are real node loops in threads."""
+"""A coordinator that listens, for many tests: a real SuperLink, a real door, and participants that
+are real node loops in threads.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def live(folder: Path) -> Iterator[Live]:
         port = int(own.getsockname()[1])
         with (
             running(server, log_lines.append),
-            open_gateway(gateway, own, nobody, no_word, lambda words, *_, **__: log_lines.append(words)),
+            open_gateway(
+                gateway, own, nobody, no_word, lambda words, *_, **__: log_lines.append(words)
+            ),
             open_grid(server, log_lines.append) as own_place,
         ):
             yield Live(folder, port, server, own_place, log_lines, gateway)
@@ -127,7 +131,9 @@ class Resident:
 
 
 class Killed(BaseException):
-    """The end of a participant's process, as a thread can have it: nothing is said, nothing is sent."""
+    """The end of a participant's process, as a thread can have it: nothing is said, nothing is
+    sent.
+    """
 
 
 def resident(
@@ -172,7 +178,10 @@ def echo(data: bytes) -> bytes:
 
 
 class Relay:
-    """A network between a participant and the door, that can be cut: TCP, byte for byte. up: bytes that went to the door."""
+    """A network between a participant and the door, that can be cut:
+
+    TCP, byte for byte. up: bytes that went to the door.
+    """
 
     def __init__(self, target: int) -> None:
         self.port, self.open, self._target = free_port(), Event(), target
@@ -226,6 +235,9 @@ class Relay:
 
 def health(hub: Live) -> bool:
     try:
-        return httpx.get(f"https://{hub.address}/tequio/health", verify=hub.context()).status_code == 200
+        return (
+            httpx.get(f"https://{hub.address}/tequio/health", verify=hub.context()).status_code
+            == 200
+        )
     except httpx.HTTPError:
         return False

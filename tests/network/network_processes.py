@@ -1,4 +1,6 @@
-"""What tests of a federation across a network share: commands as a user types them, in processes of their own."""
+"""What tests of a federation across a network share: commands as a user types them, in processes of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ALONE = ["--threads", "1"]  # as the tests' own process: more threads add in ano
 
 
 def tequio(*arguments: str | Path, fails: bool = False) -> str:
-    done = subprocess.run([*TEQUIO, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*TEQUIO, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
     assert (done.returncode != 0) == fails, done.stderr + done.stdout
     return done.stderr if fails else done.stdout
 
@@ -62,7 +66,9 @@ def kinds(ledger: Path) -> list[str]:
 def federation(
     root: Path, toml: Path, address: str, kill: bool = False, options: Sequence[str] = ()
 ) -> Iterator[dict[str, Path]]:
-    """A coordinator that listens, and everybody joined; yields the participants' folders. kill: with SIGKILL in the end."""
+    """A coordinator that listens, and everybody joined; yields the participants' folders. kill:
+    with SIGKILL in the end.
+    """
     hub = root / "hub"
     tequio("coordinator", "init", hub, toml, "--address", address)
     started: list[str | Path] = ["coordinator", "start", hub, "--wait", "10", *options, *ALONE]

@@ -1,4 +1,6 @@
-"""A coordinator's folder whose gateway listens with nothing behind it, and a participant that is ready to join it."""
+"""A coordinator's folder whose gateway listens with nothing behind it, and a participant that is
+ready to join it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tequio.runtimes.flower.superlink import Server
 
 @contextmanager
 def opened(make_federation: Any, root: Path, **sections: Any) -> Iterator[tuple[Path, Path]]:
-    """(a coordinator's folder whose door is open, the participants' files); nothing is behind the door."""
+    """(a coordinator's folder whose door is open, the participants' files); nothing is behind the
+    door.
+    """
     toml = make_federation(**({"participants": 2} | sections))
     init_coordinator_folder(root / "hub", toml, f"127.0.0.1:{free_port()}")
     with reopened(root / "hub"):
@@ -41,7 +45,9 @@ def opened(make_federation: Any, root: Path, **sections: Any) -> Iterator[tuple[
 def reopened(hub: Path) -> Iterator[None]:
     """Its door, open."""
     number = int(open_coordinator_folder(hub).address.rpartition(":")[2])
-    files = [hub / name for name in ("tls/server.pem", "tls/server.key", "tls/authority.pem", "secret")]
+    files = [
+        hub / name for name in ("tls/server.pem", "tls/server.key", "tls/authority.pem", "secret")
+    ]
     server = Server(free_port(), hub, *files)
 
     def enrol(name: str, token: str, public_key: str) -> int:

@@ -1,4 +1,6 @@
-"""Nothing that an honest coordinator asks is refused: templates, demos, every piece, windows, groups, budgets, restarts."""
+"""Nothing that an honest coordinator asks is refused: templates, demos, every piece, windows,
+groups, budgets, restarts.
+"""
 
 from __future__ import annotations
 
@@ -43,22 +45,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"adapter": {"kind": "full"}, "participants": 2},
     "full coded": {"adapter": {"kind": "full"}, "participants": 2, "algorithm": CODED},
     "terms": {"local": {"terms": TERMS}},
-    "fomaml": {"local": {"method": "fomaml", "terms": {"fedprox": 0.5}}, "personal": {"ditto": [1.0]}},
+    "fomaml": {
+        "local": {"method": "fomaml", "terms": {"fedprox": 0.5}},
+        "personal": {"ditto": [1.0]},
+    },
     "no centre": {"centre": False, "gate": {}},
     "centre first": {"centre": {"first": 1}, "train": {"rounds": 4}},
     "cohort": {"train": {"cohort": 2, "rounds": 4}},
     "lockstep": {"train": {"lockstep": 3}},
     "deadline": {"train": {"round_seconds": 0.5, "min_steps": 1}},
-    "screen": {"algorithm": {"weights": "examples"}, "screen": {"norm_bound": 2.0, "loss": 0.5, "cosine": -0.5}},
+    "screen": {
+        "algorithm": {"weights": "examples"},
+        "screen": {"norm_bound": 2.0, "loss": 0.5, "cosine": -0.5},
+    },
     "credit": {"equity": {"credit": True, "leave_one_out": True}},
     "points": {"gate": {"interpolate": 4}},
     "budget": {"budget": {"kwh": 5.0, "hours": 50.0, "megabytes": 500.0}},
-    "taught by participants": {"distil": {"teachers": "participants", "steps": 4, "items": 16, "rank": 12}},
+    "taught by participants": {
+        "distil": {"teachers": "participants", "steps": 4, "items": 16, "rank": 12}
+    },
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_no_request_of_an_honest_coordinator_is_refused(make_federation: Any, tmp_path: Path, name: str) -> None:
+def test_no_request_of_an_honest_coordinator_is_refused(
+    make_federation: Any, tmp_path: Path, name: str
+) -> None:
     changes = {"participants": 3, "rows": 40, **VARIANTS[name]}
     train = {"rounds": 3, "max_steps": 3, "patience": 9, **changes.pop("train", {})}
     path = make_federation(**changes, train=train)
@@ -83,14 +95,18 @@ def test_no_request_of_a_demo_is_refused(make_federation: Any, tmp_path: Path, d
     adapter = {**settings.pop("adapter"), "ranks": [2, 4, 8, 16]}
     centre, train = settings.pop("centre", False), settings.pop("train")
     train |= {"round_seconds": RECIPES[demo].round_seconds}
-    path = make_federation(kind, 3, centre, adapter=adapter, train=train, equity={"credit": True}, **settings)
+    path = make_federation(
+        kind, 3, centre, adapter=adapter, train=train, equity={"credit": True}, **settings
+    )
     whole = load_federation(path)
     setup = build(whole)
     coordinate_all(setup, whole, compared(setup, whole), tmp_path / "ledger.sqlite")
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
-def test_no_request_of_a_template_is_refused(tiny_bert: Path, tiny_llama: Path, tmp_path: Path, kind: Any) -> None:
+def test_no_request_of_a_template_is_refused(
+    tiny_bert: Path, tiny_llama: Path, tmp_path: Path, kind: Any
+) -> None:
     labelled = kind == "classification"
     path, files = write_starter(tmp_path / "fed", kind, str(tiny_bert if labelled else tiny_llama))
     text = path.read_text()
@@ -100,7 +116,9 @@ def test_no_request_of_a_template_is_refused(tiny_bert: Path, tiny_llama: Path, 
     for number, file in enumerate(files[1:]):
         words = {"good": "positive", "bad": "negative"}
         rows = sentences(60, number)
-        plain = [{"text": r["text"], **({"label": words[r["label"]]} if labelled else {})} for r in rows]
+        plain = [
+            {"text": r["text"], **({"label": words[r["label"]]} if labelled else {})} for r in rows
+        ]
         write_jsonl(file.parent / "../data" / f"{file.stem}.jsonl", plain)
         write_jsonl(path.parent / "data" / f"{file.stem}.jsonl", plain)
     whole = load_federation(path)
@@ -109,12 +127,21 @@ def test_no_request_of_a_template_is_refused(tiny_bert: Path, tiny_llama: Path, 
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
-def test_no_request_of_groups_that_teach_each_other_is_refused(make_two_bases: Any, tmp_path: Path, kind: str) -> None:
-    whole = load_federation(make_two_bases(kind=kind, participants=4, train={"rounds": 3, "patience": 9}))
+def test_no_request_of_groups_that_teach_each_other_is_refused(
+    make_two_bases: Any, tmp_path: Path, kind: str
+) -> None:
+    whole = load_federation(
+        make_two_bases(kind=kind, participants=4, train={"rounds": 3, "patience": 9})
+    )
     setup = build(whole)
     runtimes = compared(setup, whole)
     coordinate_all(setup, whole, runtimes, tmp_path / "ledger.sqlite")
-    assert {request.index for runtime in runtimes.values() for request in runtime.requests} == {1, 2, 3, 4}
+    assert {request.index for runtime in runtimes.values() for request in runtime.requests} == {
+        1,
+        2,
+        3,
+        4,
+    }
 
 
 def test_no_request_of_real_windows_is_refused(make_federation: Any, tmp_path: Path) -> None:
@@ -128,7 +155,13 @@ def test_no_request_of_real_windows_is_refused(make_federation: Any, tmp_path: P
         list(islice(federate(star(spec, net, Windows(net)), record, setup.meter), 3))
     net.held.clear()  # what was at work is asked again
     coordinate_all(setup, whole, runtimes, tmp_path / "ledger.sqlite", Windows(net))
-    assert {request.round for request in net.requests if isinstance(request, TrainRequest)} == {1, 2, 3, 4, 5}
+    assert {request.round for request in net.requests if isinstance(request, TrainRequest)} == {
+        1,
+        2,
+        3,
+        4,
+        5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,7 +172,9 @@ def test_no_request_of_real_windows_is_refused(make_federation: Any, tmp_path: P
 def test_a_coordinator_that_was_started_again_is_not_refused(
     make_federation: Any, tmp_path: Path, algorithm: dict[str, Any]
 ) -> None:
-    """It was killed within a round, before and after its evaluation; that round is asked again, from the checkpoint."""
+    """It was killed within a round, before and after its evaluation; that round is asked again,
+    from the checkpoint.
+    """
     whole = load_federation(
         make_federation(
             participants=2,
@@ -154,12 +189,16 @@ def test_a_coordinator_that_was_started_again_is_not_refused(
     ledger = tmp_path / "ledger.sqlite"
     with Ledger.create(ledger, setup.header) as record:
         tracker = build_budget_tracker(whole, record, one_process=False)
-        made = federate(star(setup.run_spec, runtimes[MAIN]), record, setup.meter, limits=StarLimits(tracker))
+        made = federate(
+            star(setup.run_spec, runtimes[MAIN]), record, setup.meter, limits=StarLimits(tracker)
+        )
         *_, (state, _) = islice(made, 3)
     share = {member.index: {"kwh": 0.001} for member in setup.run_spec.members}
     run_round(state, replace(setup.run_spec, budgets=share), runtimes[MAIN])  # never committed
     coordinate_all(build(whole), whole, runtimes, ledger)
-    asked = [r.round for r in runtimes[MAIN].requests if isinstance(r, TrainRequest) and r.index == 1]
+    asked = [
+        r.round for r in runtimes[MAIN].requests if isinstance(r, TrainRequest) and r.index == 1
+    ]
     assert asked == [1, 2, 3, 3, 4]
 
 
@@ -167,8 +206,13 @@ def test_keys_that_no_request_depends_on_may_differ(make_federation: Any, tmp_pa
     """The coordinator's patience, quorum, gate and grace of screening are its own matter."""
     path = make_federation(participants=2, train={"rounds": 2})
     agreed = agreements(build(load_federation(path)), load_federation(path))
-    own = {"train": {"rounds": 2, "patience": 1, "quorum": 1}, "gate": {"margin": 0.9, "max_examples": 5}}
-    whole = load_federation(make_federation(participants=2, folder="own", screen={"loss": 9.0}, **own))
+    own = {
+        "train": {"rounds": 2, "patience": 1, "quorum": 1},
+        "gate": {"margin": 0.9, "max_examples": 5},
+    }
+    whole = load_federation(
+        make_federation(participants=2, folder="own", screen={"loss": 9.0}, **own)
+    )
     setup = build(whole)
     runtime = Compared(Embedded(setup.nodes), agreed)
     coordinate_all(setup, whole, {MAIN: runtime}, tmp_path / "ledger.sqlite")

@@ -1,4 +1,6 @@
-"""What one side may make the other wait for, read or print: trickling parts, unreadable letters, a word against a record, escapes."""
+"""What one side may make the other wait for, read or print: trickling parts, unreadable letters, a
+word against a record, escapes.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,24 @@ def trickle(each: float) -> tuple[Trickle, Any]:
     place: Any = None
     net = Trickle(place, {1: 7}, Embedded({}), 30.0, LongPoll(), Traffic())
     metrics = {"loss_first": 1.0, "loss_last": 1.0}
-    reply = Reply(1, 1, "north", payload=random.Random(0).randbytes(20_000), examples=1, steps=1, metrics=metrics)
+    reply = Reply(
+        1,
+        1,
+        "north",
+        payload=random.Random(0).randbytes(20_000),
+        examples=1,
+        steps=1,
+        metrics=metrics,
+    )
     letter = seal(pack_message(reply), 1, 3, 2, "1", 60.0, "y" * 64)
     net.parts, net.seen, net.each = dict(letter.wanted(list(letter.places))), {}, each
     assert len(net.parts) >= 20
     return net, letter.message
 
 
-def test_parts_that_trickle_in_hold_the_coordinator_once_and_not_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_trickle_in_hold_the_coordinator_once_and_not_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(envelope, "ANSWER", 1000)
     monkeypatch.setattr(envelope, "PART", 1000)
     monkeypatch.setattr(runtime, "PART", (0.01, PATIENCE))
@@ -103,7 +115,9 @@ def test_a_message_that_flower_cannot_read_is_refused_and_the_participant_works_
     _work(client, identity, ClientState(lambda data: data, log), stop, lambda: "")
     assert client.asked == 2
     assert len(said) == 1
-    assert said[0].startswith("message-refused: refused a message: A received message is not one of Tequio's.")
+    assert said[0].startswith(
+        "message-refused: refused a message: A received message is not one of Tequio's."
+    )
 
 
 def test_who_has_a_personal_model_on_record_is_not_missing(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""`coordinator check` finds what is wrong: real servers that accept too much, certificates that ended, files that others may read."""
+"""`coordinator check` finds what is wrong: real servers that accept too much, certificates that
+ended, files that others may read.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,12 @@ def server(context: ssl.SSLContext | None) -> Iterator[int]:
 
     there = Quiet(("127.0.0.1", 0), Everything)
     if context is not None:
-        there.socket = context.wrap_socket(there.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=there.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        there.socket = context.wrap_socket(
+            there.socket, server_side=True, do_handshake_on_connect=False
+        )
+    thread = threading.Thread(
+        target=there.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield int(there.server_address[1])
@@ -90,16 +96,24 @@ def failures(rows: Rows) -> dict[str, str]:
     return {row["check"]: row["what"] for row in rows if row["status"] == "FAIL"}
 
 
-def test_what_is_on_disk_is_well_at_first_and_nothing_answers(make_federation: Any, tmp_path: Path) -> None:
+def test_what_is_on_disk_is_well_at_first_and_nothing_answers(
+    make_federation: Any, tmp_path: Path
+) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     rows = check_coordinator(hub, None)
     assert set(failures(rows)) == {"reach"}
-    assert {row["check"] for row in rows if row["status"] == "ok"} == {"agreement", "secrets", "certificate"}
+    assert {row["check"] for row in rows if row["status"] == "ok"} == {
+        "agreement",
+        "secrets",
+        "certificate",
+    }
     assert any("397 days" in row["what"] or "396 days" in row["what"] for row in rows)
 
 
-@pytest.mark.parametrize("name", ["tls/server.key", "tls/authority.key", "secret", "invitations/site0.json"])
+@pytest.mark.parametrize(
+    "name", ["tls/server.key", "tls/authority.key", "secret", "invitations/site0.json"]
+)
 def test_secrets_that_others_may_read(make_federation: Any, tmp_path: Path, name: str) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
@@ -112,14 +126,20 @@ def test_a_hub_or_its_server_that_others_may_enter(make_federation: Any, tmp_pat
     hub.mkdir(0o755)
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / "superlink").mkdir(0o700)
-    assert set(failures(check_coordinator(hub, None))) == {"reach"}  # init closed the hub that was there
+    assert set(failures(check_coordinator(hub, None))) == {
+        "reach"
+    }  # init closed the hub that was there
     for path in (hub / "superlink", hub):
         path.chmod(0o755)
-        assert failures(check_coordinator(hub, None))["secrets"].startswith(f"{path} can be read by others (755)")
+        assert failures(check_coordinator(hub, None))["secrets"].startswith(
+            f"{path} can be read by others (755)"
+        )
         path.chmod(0o700)
 
 
-def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: Any, tmp_path: Path) -> None:
+def test_folders_in_which_others_may_write_and_what_is_missing(
+    make_federation: Any, tmp_path: Path
+) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / "tls").chmod(0o777)
@@ -133,11 +153,15 @@ def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: 
 
 @pytest.mark.parametrize("name", ["secret", "tls/server.key", "tls/authority.key"])
 @pytest.mark.parametrize("retained", [0, 20])
-def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, name: str, retained: int) -> None:
+def test_an_empty_or_cut_secret_or_key(
+    make_federation: Any, tmp_path: Path, name: str, retained: int
+) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / name).write_bytes((hub / name).read_bytes()[:retained])
-    wrong = f"{hub / name} is missing, {'empty or cut' if name == 'secret' else 'or is not the key of'}"
+    wrong = (
+        f"{hub / name} is missing, {'empty or cut' if name == 'secret' else 'or is not the key of'}"
+    )
     assert failures(check_coordinator(hub, None))["secrets"].startswith(wrong)
     if name == "tls/authority.key":  # it is for renewing alone
         check_keys(hub, open_coordinator_folder(hub))
@@ -145,10 +169,19 @@ def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, nam
             renew(hub)
     else:
         with pytest.raises(ConfigError, match=f"^{wrong}"):
-            coordinate(hub, "127.0.0.1", None, Times(1, 1), Health("coordinator", ignore_events), lambda *_: None)
+            coordinate(
+                hub,
+                "127.0.0.1",
+                None,
+                Times(1, 1),
+                Health("coordinator", ignore_events),
+                lambda *_: None,
+            )
 
 
-def test_another_federation_toml_is_the_only_thing_reported(make_federation: Any, tmp_path: Path) -> None:
+def test_another_federation_toml_is_the_only_thing_reported(
+    make_federation: Any, tmp_path: Path
+) -> None:
     toml, hub = make_federation(), tmp_path / "hub"
     init_coordinator_folder(hub, toml, f"127.0.0.1:{free_port()}")
     toml.write_text(toml.read_text() + "\n# other\n")
@@ -156,7 +189,9 @@ def test_another_federation_toml_is_the_only_thing_reported(make_federation: Any
     assert (row["check"], row["status"]) == ("agreement", "FAIL")
 
 
-def test_a_folder_that_is_put_in_place_anew_behind_a_link_is_found(make_federation: Any, tmp_path: Path) -> None:
+def test_a_folder_that_is_put_in_place_anew_behind_a_link_is_found(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """As Kubernetes does with what it mounts: another folder behind the same link."""
     toml, hub, link = make_federation(), tmp_path / "hub", tmp_path / "link"
     link.symlink_to(toml.parent)
@@ -171,16 +206,24 @@ def test_certificates_that_end(make_federation: Any, tmp_path: Path) -> None:
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}", ended)
     assert "certificate-ended" in {row["reason"]["code"] for row in check_coordinator(hub, None)}
     soon, other = own_authority(tmp_path / "soon", ["127.0.0.1"], 5), tmp_path / "other"
-    init_coordinator_folder(other, make_federation(folder="second"), f"127.0.0.1:{free_port()}", soon)
+    init_coordinator_folder(
+        other, make_federation(folder="second"), f"127.0.0.1:{free_port()}", soon
+    )
     warned = [
-        row for row in check_coordinator(other, None) if row["status"] == "warning" and row["check"] == "certificate"
+        row
+        for row in check_coordinator(other, None)
+        if row["status"] == "warning" and row["check"] == "certificate"
     ]
     assert len(warned) == 2  # the certificate and its authority, 10 days
     assert all("days left" in row["what"] for row in warned)
 
 
-def test_an_ended_certificate_of_a_server_that_answers_everything(make_federation: Any, tmp_path: Path) -> None:
-    """Everything from outside fails: the certificate, every path, joining, an unknown key; each is told apart."""
+def test_an_ended_certificate_of_a_server_that_answers_everything(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Everything from outside fails: the certificate, every path, joining, an unknown key; each is
+    told apart.
+    """
     paths, hub = own_authority(tmp_path / "own", ["127.0.0.1"], 0), tmp_path / "hub"
     with server(context_of(paths[0], paths[1])) as there:
         init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{there}", paths)
@@ -227,7 +270,8 @@ def test_names_of_a_certificate(tmp_path: Path) -> None:
     certificate, key, authority = own_authority(tmp_path / "own", ["*.example.org", "10.0.0.7"], 1)
     found = read_certificate(certificate)
     assert [
-        found.names(h) for h in ("fl.example.org", "FL.example.org", "10.0.0.7", "a.fl.example.org", "org", "")
+        found.names(h)
+        for h in ("fl.example.org", "FL.example.org", "10.0.0.7", "a.fl.example.org", "org", "")
     ] == [
         True,
         True,

@@ -1,4 +1,6 @@
-"""A participant that was away when its personal model was confirmed is waited for; a coordinator that is started again tells it."""
+"""A participant that was away when its personal model was confirmed is waited for; a coordinator
+that is started again tells it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def made(data: bytes) -> bytes:
 
 
 def test_an_answer_was_read_when_its_node_asks_again() -> None:
-    """An answer may be lost on the way; the last one counts at once, for nothing is asked after it."""
+    """An answer may be lost on the way; the last one counts at once, for nothing is asked after
+    it.
+    """
     long_poll = LongPoll()
     long_poll.acknowledge(1)
     assert long_poll.serve(1) == ""
@@ -63,7 +67,10 @@ def test_an_answer_was_read_when_its_node_asks_again() -> None:
 
 def test_only_models_on_record_are_waited_for(tmp_path: Path) -> None:
     """A name is noted before the record has the model; a participant that left hears nothing."""
-    rows = {name: {"public_key": name, "node": str(n)} for n, name in enumerate(("north", "south", "west"), 1)}
+    rows = {
+        name: {"public_key": name, "node": str(n)}
+        for n, name in enumerate(("north", "south", "west"), 1)
+    }
     rows["west"]["left"] = "2026-03-01"
     (tmp_path / "enrolled.json").write_text(json.dumps(rows))
     assert unheard(tmp_path, tmp_path) == {}, "a run of before, which has no such file"
@@ -77,7 +84,9 @@ def test_only_models_on_record_are_waited_for(tmp_path: Path) -> None:
     assert unheard(tmp_path, tmp_path) == {}
 
 
-def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tmp_path: Path) -> None:
+def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(
+    tmp_path: Path,
+) -> None:
     said, heard, stop = list[str](), list[Value](), Event()
 
     def say(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -86,7 +95,9 @@ def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tm
     with live(tmp_path / "live") as hub, ThreadPoolExecutor(1) as pool:
         node, relay = hub.enrol(), Relay(hub.port)
         net = hub.net(node)
-        (tmp_path / "enrolled.json").write_text(json.dumps({"north": {"public_key": "key", "node": str(node)}}))
+        (tmp_path / "enrolled.json").write_text(
+            json.dumps({"north": {"public_key": "key", "node": str(node)}})
+        )
 
         def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
             if event == "sent":
@@ -108,7 +119,9 @@ def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tm
             assert heard == []
             digest = entry.body["digest"]
             assert unheard(tmp_path, tmp_path) == {"north": digest}
-            later = PersonalPhase(tmp_path, net, net.connections, 120.0, say)  # of a coordinator that is started again
+            later = PersonalPhase(
+                tmp_path, net, net.connections, 120.0, say
+            )  # of a coordinator that is started again
             later.ask(ledger, [])
             waits = pool.submit(later.await_heard, tmp_path)
             assert not waits.done()
@@ -122,11 +135,16 @@ def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_over_is_opened_for_a_participant_that_did_not_hear(make_federation: Any, tmp_path: Path) -> None:
+def test_a_run_that_is_over_is_opened_for_a_participant_that_did_not_hear(
+    make_federation: Any, tmp_path: Path
+) -> None:
     toml, hub = make_federation(participants=2, train={"rounds": 1}), tmp_path / "hub"
     record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}"
     with federation(tmp_path, toml, address) as folders:
-        people = [background(tmp_path / f"{name}.log", "participate", folders[name], *ALONE) for name in folders]
+        people = [
+            background(tmp_path / f"{name}.log", "participate", folders[name], *ALONE)
+            for name in folders
+        ]
         with people[0] as one, people[1] as other:
             until(lambda: record.exists() and "end" in kinds(record))
             assert (one.wait(120), other.wait(120)) == (0, 0)
@@ -134,7 +152,9 @@ def test_a_run_that_is_over_is_opened_for_a_participant_that_did_not_hear(make_f
     assert (hub / UNCONFIRMED).exists()
     with Ledger.open(record, read_only=True) as ledger:
         digests = {entry.body["name"]: entry.body["digest"] for entry in ledger.entries("personal")}
-    note_unheard(hub, "site1", digests["site1"])  # as where the answer with the confirmation was lost
+    note_unheard(
+        hub, "site1", digests["site1"]
+    )  # as where the answer with the confirmation was lost
     before, own = record.read_bytes(), read_identity(folders["site1"])
     heard, stop = list[Value](), Event()
 

@@ -1,4 +1,6 @@
-"""A real participant, its loop over a real SuperLink: a coordinator that departs is refused, and the next legal request is done."""
+"""A real participant, its loop over a real SuperLink: a coordinator that departs is refused, and
+the next legal request is done.
+"""
 
 from __future__ import annotations
 
@@ -71,33 +73,52 @@ def absurd(task: TrainRequest) -> list[tuple[str, Any]]:
         ("train.rank: 2000 asked, one of 2, 4 agreed.", replace(task, rank=2000)),
         ("train.rank: 10000000000 asked, one of 2, 4 agreed.", replace(task, rank=HUGE)),
         ("train.upload: ../x asked, plain agreed.", replace(task, upload="../x")),
-        ("train.terms.zzz: 1 asked, none agreed.", replace(task, method="nope", terms={"zzz": 1.0})),
+        (
+            "train.terms.zzz: 1 asked, none agreed.",
+            replace(task, method="nope", terms={"zzz": 1.0}),
+        ),
         ("train.round: 6 asked, at most 2 agreed.", replace(task, round=6)),
         ("train.learning_rate: 1 asked, 0.005 agreed.", replace(task, learning_rate=1.0)),
-        (f"train.held {name}: 10000000000 × 10000000000 asked, 32 × 32 agreed.", replace(task, held=empty)),
+        (
+            f"train.held {name}: 10000000000 × 10000000000 asked, 32 × 32 agreed.",
+            replace(task, held=empty),
+        ),
         (f"evaluate.held {name}: 10000000000 × 1", EvaluateRequest(1, 1, "site0", empty)),
-        ("personalise.steps: 10000000000 asked", PersonaliseRequest(1, 1, "site0", zero(spec), 4, HUGE)),
+        (
+            "personalise.steps: 10000000000 asked",
+            PersonaliseRequest(1, 1, "site0", zero(spec), 4, HUGE),
+        ),
     ]
 
 
 def test_a_participant_stays_up_and_does_the_next_legal_request(
     hub: Live, folder: Path, service: ParticipantService
 ) -> None:
-    """Each refusal comes back as its failure; nothing is done, recorded or allocated for it. Log and status say so."""
+    """Each refusal comes back as its failure; nothing is done, recorded or allocated for it.
+
+    Log and status say so.
+    """
     events: list[tuple[str, str]] = []
-    health = Health("participant", lambda words, event="note", *_, **__: events.append((event, words)))
+    health = Health(
+        "participant", lambda words, event="note", *_, **__: events.append((event, words))
+    )
     node, stop = hub.enrol(), Event()
     net, spec = hub.net(node, deadline=60.0), service.node.adapted.spec
     task, peak = first_task(spec), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = absurd(task)
     moved = replace(task, held=Update({"head.bias": Dense(torch.ones(2))}, spec))
-    rows.append(("train.held: a trained model before the first round asked, the base agreed.", moved))
+    rows.append(
+        ("train.held: a trained model before the first round asked, the base agreed.", moved)
+    )
 
     def coordinate() -> tuple[list[Reply | Failure], list[Reply | Failure]]:
         try:
             until(lambda: 1 in net.connections(), 60)
             departing = [found for _, request in rows for found in net.exchange([request])]
-            return departing, [*net.exchange([task]), *net.exchange([EvaluateRequest(1, 1, "site0", zero(spec))])]
+            return departing, [
+                *net.exchange([task]),
+                *net.exchange([EvaluateRequest(1, 1, "site0", zero(spec))]),
+            ]
         finally:
             stop.set()
 
@@ -110,7 +131,10 @@ def test_a_participant_stays_up_and_does_the_next_legal_request(
             health.tell,
         )
         departing, legal = job.result()
-        until(lambda: ((read_health(folder) or {}).get("departed") or {}).get("times") == len(rows), 60)
+        until(
+            lambda: ((read_health(folder) or {}).get("departed") or {}).get("times") == len(rows),
+            60,
+        )
         found_status = read_status(folder)
         said = tequio("status", folder)
     assert len(departing) == len(rows)
@@ -123,7 +147,10 @@ def test_a_participant_stays_up_and_does_the_next_legal_request(
     assert isinstance(scored, Reply)
     assert trained.update is not None
     assert (trained.steps, trained.update.max_rank(), scored.metrics["loss"] > 0.0) == (4, 4, True)
-    assert [line["work"] for line in read_account_books(folder / "run")["site0"]] == ["train", "evaluate"]
+    assert [line["work"] for line in read_account_books(folder / "run")["site0"]] == [
+        "train",
+        "evaluate",
+    ]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     assert grown < 512 << 10, "KiB of memory more"
     refused = [words for event, words in events if event == "departed"]
@@ -135,7 +162,9 @@ def test_a_participant_stays_up_and_does_the_next_legal_request(
     assert f"The coordinator departed from what was agreed ({len(rows)})" in " ".join(said.split())
 
 
-def test_a_round_is_not_trained_again_with_another_model(folder: Path, service: ParticipantService) -> None:
+def test_a_round_is_not_trained_again_with_another_model(
+    folder: Path, service: ParticipantService
+) -> None:
     """Not after a restart of the participant either: its own record has the model of each round."""
 
     def answered(by: ParticipantService, round_: int, held: Update) -> Reply | Failure:
@@ -154,7 +183,9 @@ def test_a_round_is_not_trained_again_with_another_model(folder: Path, service: 
     assert isinstance(answered(service, 2, first.update), Reply)
     refusal = answered(service, 2, other)
     assert isinstance(refusal, Failure)
-    assert refusal.message.startswith("train.round: round 2 again with other content asked, once agreed.")
+    assert refusal.message.startswith(
+        "train.round: round 2 again with other content asked, once agreed."
+    )
     assert [entry.body["round"] for entry in service.ledger.entries("received")] == [1]
 
 
@@ -162,21 +193,31 @@ def test_the_record_of_a_participant_remembers_over_a_restart(folder: Path) -> N
     file = load_participant(Path(read_identity(folder)["participant"]))
     with open_participant(folder, file, ignore_events) as one:
         spec = one.node.adapted.spec
-        task = replace(first_task(spec), round=2, learning_rate=1.5e-3, seed=derive(7, "train", 2, 1))
+        task = replace(
+            first_task(spec), round=2, learning_rate=1.5e-3, seed=derive(7, "train", 2, 1)
+        )
         moved = Update({"head.bias": Dense(torch.ones(2))}, spec)
         one.answer(pack_message(replace(task, held=moved)))
     with open_participant(folder, file, ignore_events) as two:
-        found = unpack_message(two.answer(pack_message(replace(task, held=moved.scaled(2.0)))), "a reply", REPLIES)
+        found = unpack_message(
+            two.answer(pack_message(replace(task, held=moved.scaled(2.0)))), "a reply", REPLIES
+        )
         assert isinstance(found, Failure)
         assert "round 2 again with other content" in found.message
         assert isinstance(
-            unpack_message(two.answer(pack_message(replace(task, held=moved))), "a reply", REPLIES), Reply
+            unpack_message(two.answer(pack_message(replace(task, held=moved))), "a reply", REPLIES),
+            Reply,
         )
 
 
-def test_a_federation_file_that_was_changed_since_joining_is_not_compared_with(folder: Path) -> None:
+def test_a_federation_file_that_was_changed_since_joining_is_not_compared_with(
+    folder: Path,
+) -> None:
     """The folder has its digest; one that joined before that was kept is read as it is."""
-    path, file = folder / "federation.toml", load_participant(Path(read_identity(folder)["participant"]))
+    path, file = (
+        folder / "federation.toml",
+        load_participant(Path(read_identity(folder)["participant"])),
+    )
     assert read_identity(folder)["federation"] == digest(path.read_bytes())
     before = path.read_text()
     path.write_text(before.replace("max_steps = 4", "max_steps = 400"))

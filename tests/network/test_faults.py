@@ -1,4 +1,6 @@
-"""The fault table of docs/network.md: each fault ends in a named error or a recovered exchange; nothing is lost, no secret is written."""
+"""The fault table of docs/network.md: each fault ends in a named error or a recovered exchange;
+nothing is lost, no secret is written.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def test_what_is_no_task_is_refused_by_the_node_which_lives_on(hub: Live) -> Non
 def test_a_body_that_is_too_long_is_refused_at_the_gateway_and_reported(hub: Live) -> None:
     body = b"\x00" * ((16 << 20) + 1)
     with httpx.Client(verify=hub.context()) as client:
-        answer = client.post(f"https://{hub.address}/v1/fleet/push-messages", content=body, timeout=120.0)
+        answer = client.post(
+            f"https://{hub.address}/v1/fleet/push-messages", content=body, timeout=120.0
+        )
     assert answer.status_code == 413
     assert any("more than 16 MiB" in line for line in hub.log_lines)
 
@@ -148,7 +152,9 @@ def superlink(hub: Live) -> int:
     return int((hub.folder / "superlink" / "superlink.pid").read_text())
 
 
-def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_same(hub: Live) -> None:
+def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_same(
+    hub: Live,
+) -> None:
     node, taken, go = hub.enrol(), Event(), Event()
 
     def waits(data: bytes) -> bytes:
@@ -175,15 +181,24 @@ def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_sam
 
 def give_up(hub: Live) -> None:
     """As if the machine had slept: the server has not heard of its tasks' holders in time."""
-    with closing(sqlite3.connect(hub.folder / "superlink" / "superlink.sqlite", timeout=60.0)) as database, database:
+    with (
+        closing(
+            sqlite3.connect(hub.folder / "superlink" / "superlink.sqlite", timeout=60.0)
+        ) as database,
+        database,
+    ):
         changed = database.execute(
             "UPDATE task SET active_until = '2000-01-01 00:00:00' WHERE active_until IS NOT NULL"
         )
         assert changed.rowcount == 1
 
 
-def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_again(hub: Live) -> None:
-    """Nobody is interrupted; one that had answered before answers again, one that had not has its task sent anew."""
+def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_again(
+    hub: Live,
+) -> None:
+    """Nobody is interrupted; one that had answered before answers again, one that had not has its
+    task sent anew.
+    """
     quick, slow, taken, go = hub.enrol(), hub.enrol(), Event(), Event()
 
     def waits(data: bytes) -> bytes:
@@ -201,7 +216,10 @@ def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_agai
             until(lambda: hub.grid.run != before)
             go.set()
             replies = got.result(timeout=200)
-        assert {reply.name for reply in replies if isinstance(reply, Reply)} == {"north", "south"}, replies
+        assert {reply.name for reply in replies if isinstance(reply, Reply)} == {
+            "north",
+            "south",
+        }, replies
         assert other.ended == []
         give_up(hub)  # with nothing on its way
         (reply,) = net.exchange([TASK])
@@ -227,7 +245,9 @@ def test_a_server_that_hangs_for_a_while_loses_nothing(hub: Live) -> None:
     assert isinstance(reply, Reply), reply
 
 
-def test_an_expired_certificate_is_not_trusted_and_nothing_is_sent(hub: Live, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_not_trusted_and_nothing_is_sent(
+    hub: Live, tmp_path: Path
+) -> None:
     authority, cert, key = expired()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name, data in (("cert", cert), ("key", key)):
@@ -240,7 +260,11 @@ def test_an_expired_certificate_is_not_trusted_and_nothing_is_sent(hub: Live, tm
             with suppress(OSError):
                 while True:
                     caller, _ = listener.accept()
-                    with closing(caller), suppress(OSError), context.wrap_socket(caller, server_side=True) as inner:
+                    with (
+                        closing(caller),
+                        suppress(OSError),
+                        context.wrap_socket(caller, server_side=True) as inner,
+                    ):
                         heard.append(inner.recv(100))
 
         Thread(target=answer, daemon=True).start()
@@ -268,7 +292,9 @@ def expired() -> tuple[bytes, bytes, bytes]:
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(today - timedelta(days=30))
         .not_valid_after(today - timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
         .sign(signer, hashes.SHA256())
     )
     return authority, certificate.public_bytes(Encoding.PEM), key_bytes(key)
@@ -277,7 +303,9 @@ def expired() -> tuple[bytes, bytes, bytes]:
 # the coordinator
 
 
-def make_roster(hub: Live, config: Any, context: Any, folder: Path, nodes: dict[str, int], said: list[str]) -> Roster:
+def make_roster(
+    hub: Live, config: Any, context: Any, folder: Path, nodes: dict[str, int], said: list[str]
+) -> Roster:
     folder.mkdir(exist_ok=True)
     rows = {name: {"public_key": "", "node": str(node)} for name, node in nodes.items()}
     (folder / "enrolled.json").write_text(json.dumps(rows))
@@ -310,14 +338,20 @@ def says(spec: str, rows: int = 48) -> Any:
 def test_another_base_or_version_is_named_and_left_out_or_ends_the_start(
     hub: Live, make_federation: Any, tmp_path: Path
 ) -> None:
-    """With a quorum the others begin without it; without one nobody does, and the error says who and why."""
+    """With a quorum the others begin without it; without one nobody does, and the error says who
+    and why.
+    """
     one, two, three, said = hub.enrol(), hub.enrol(), hub.enrol(), list[str]()
     nodes = {"site0": one, "site1": two, "site2": three}
     whole = load_federation(make_federation(participants=3))
     context = build_model_context(whole, {})
     spec = context.adapted.spec
     garbled = says(spec, rows=0)
-    with at_work(resident(hub, one, says(spec)), resident(hub, two, says("another")), resident(hub, three, garbled)):
+    with at_work(
+        resident(hub, one, says(spec)),
+        resident(hub, two, says("another")),
+        resident(hub, three, garbled),
+    ):
         strict = make_roster(hub, whole, context, tmp_path / "a", nodes, said)
         with pytest.raises(NetworkError, match=r"site1 cannot take part.*base model.*version"):
             strict.start()
@@ -349,7 +383,9 @@ def test_who_comes_back_with_other_data_is_barred_and_the_run_does_not_go_on(
 def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_last_round(
     make_federation: Any, tmp_path: Path
 ) -> None:
-    """SQLite may not have another page after round 1; with room again the run ends as an unbroken one."""
+    """SQLite may not have another page after round 1; with room again the run ends as an
+    unbroken one.
+    """
     w = build_setup(make_federation(participants=2, train={"rounds": 3}))
     runtime, path = Embedded(w.nodes), tmp_path / "ledger.sqlite"
     with Ledger.create(tmp_path / "whole.sqlite", {"name": "whole"}) as ledger:
@@ -373,7 +409,9 @@ def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_la
 
 
 def test_no_secret_is_in_a_log(hub: Live) -> None:
-    """After all of the above: what door, node and server wrote holds no key, no shared secret, no task token."""
+    """After all of the above: what door, node and server wrote holds no key, no shared secret, no
+    task token.
+    """
     log = (hub.folder / "superlink" / "superlink.log").read_bytes()
     written = "\n".join(hub.log_lines).encode() + log
     assert log

@@ -1,4 +1,6 @@
-"""Answers take no room that the ledger needs: on a disk that is nearly full they wait, and the coordinator works on."""
+"""Answers take no room that the ledger needs: on a disk that is nearly full they wait, and the
+coordinator works on.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def answer(data: bytes) -> bytes:
     return pack_message(Reply(asked.round, asked.index, asked.name, body=BODY))
 
 
-def test_space_counts_as_short_below_what_is_spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_counts_as_short_below_what_is_spared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(intake, "SPARE", 0)
     assert not intake.short_of_space(tmp_path)
     monkeypatch.setattr(intake, "SPARE", 1 << 60)
@@ -37,7 +41,9 @@ def test_space_counts_as_short_below_what_is_spared(tmp_path: Path, monkeypatch:
 
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
-def test_an_answer_waits_while_the_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_waits_while_the_disk_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with live(tmp_path / "hub") as hub:
         node = hub.enrol()
         net = hub.net(node, deadline=120.0)

@@ -1,4 +1,6 @@
-"""Several bases across a network, which teach each other: the tensors of one process, also where the coordinator was killed between."""
+"""Several bases across a network, which teach each other: the tensors of one process, also where
+the coordinator was killed between.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,18 @@ pytestmark = pytest.mark.filterwarnings(FLOWERS)
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_bases_give_the_tensors_of_one_process(make_two_bases: Any, tmp_path: Path) -> None:
-    """Three participants, one over the smaller base; the coordinator is killed after a round and started again."""
+    """Three participants, one over the smaller base; the coordinator is killed after a round and
+    started again.
+    """
     toml, hub = make_two_bases(participants=3, train={"rounds": 3}), tmp_path / "hub"
     one = start(load_federation(toml), tmp_path / "one", False).folder
     record, log = hub / "run" / "ledger.sqlite", tmp_path / "coordinator.log"
     with ExitStack() as staying:
         with federation(tmp_path, toml, f"127.0.0.1:{free_port()}", kill=True) as folders:
             people = [
-                staying.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
+                staying.enter_context(
+                    background(tmp_path / f"{name}.log", "participate", folder, *ALONE)
+                )
                 for name, folder in folders.items()
             ]
             until(lambda: record.exists() and "round" in kinds(record))
@@ -70,18 +76,32 @@ def test_two_bases_give_the_tensors_of_one_process(make_two_bases: Any, tmp_path
     ]
     assert all(set(body["distil"]["groups"]) == {"main", "small"} for body in rounds)
     assert all(set(body["wire"]) == {"site0", "site1", "site2"} for body in rounds)
-    rows = json.loads(tequio("export", folders["site1"] / "run", "--out", tmp_path / "out", "--json"))["exported"]
+    rows = json.loads(
+        tequio("export", folders["site1"] / "run", "--out", tmp_path / "out", "--json")
+    )["exported"]
     assert {row["name"] for row in rows} == {"site1", "shared"}
     for row in rows:
         tensors = load_file(Path(row["adapter"]) / "adapter_model.safetensors")
-        assert {t.shape[1] for name, t in tensors.items() if "lora_A" in name} == {16}  # over the small base
-    answer = json.loads(tequio("predict", folders["site1"] / "run", "site1", "the nurse was kind", "--json"))
+        assert {t.shape[1] for name, t in tensors.items() if "lora_A" in name} == {
+            16
+        }  # over the small base
+    answer = json.loads(
+        tequio("predict", folders["site1"] / "run", "site1", "the nurse was kind", "--json")
+    )
     assert answer["predictions"][0]["label"] in ("good", "bad")
 
 
-def test_opened_again_each_is_sent_the_model_of_its_own_base(make_two_bases: Any, tmp_path: Path) -> None:
-    """A run as it stands when nobody has made a personal model, and real nodes that say what they were sent."""
-    one = start(load_federation(make_two_bases(participants=2, train={"rounds": 1})), tmp_path / "one", False).folder
+def test_opened_again_each_is_sent_the_model_of_its_own_base(
+    make_two_bases: Any, tmp_path: Path
+) -> None:
+    """A run as it stands when nobody has made a personal model, and real nodes that say what they
+    were sent.
+    """
+    one = start(
+        load_federation(make_two_bases(participants=2, train={"rounds": 1})),
+        tmp_path / "one",
+        False,
+    ).folder
     run, heard = tmp_path / "run", dict[str, str]()
     shutil.copytree(one, run)
     (run / "ledger.sqlite").unlink()
@@ -105,7 +125,10 @@ def test_opened_again_each_is_sent_the_model_of_its_own_base(make_two_bases: Any
         net = hub.net(*nodes)
         with at_work(*(resident(hub, node, made) for node in nodes)):
             reopen(run, PersonalPhase(tmp_path, net, net.connections, 60.0, ignore_events))
-    assert heard == {"site0": shared.body["digest"], "site1": shared.body["bases"]["small"]["digest"]}
+    assert heard == {
+        "site0": shared.body["digest"],
+        "site1": shared.body["bases"]["small"]["digest"],
+    }
     assert owed(tmp_path, run) == []
 
 
@@ -114,5 +137,10 @@ def test_windows_of_real_time_are_of_one_base(make_two_bases: Any, tmp_path: Pat
     init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     with pytest.raises(ConfigError, match=r"buffered.*\[\[bases\]\].*tequio run"):
         coordinate(
-            tmp_path / "hub", "127.0.0.1", None, Times(1.0, 1.0), Health("coordinator", ignore_events), lambda *_: None
+            tmp_path / "hub",
+            "127.0.0.1",
+            None,
+            Times(1.0, 1.0),
+            Health("coordinator", ignore_events),
+            lambda *_: None,
         )

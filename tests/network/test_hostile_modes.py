@@ -1,6 +1,8 @@
-"""A coordinator whose participants answer in every hostile way: it ends none of its work, and its records stay fit for use.
+"""A coordinator whose participants answer in every hostile way: it ends none of its work, and its
+records stay fit for use.
 
-All of them take part in one run beside two honest ones. Requests and replies travel as bytes; everything else of the coordinator is real.
+All of them take part in one run beside two honest ones. Requests and replies travel as bytes;
+everything else of the coordinator is real.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ from tequio.participant.personal import personalise
 from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
 HONEST = ("site0", "site1")
 FIRST = {f"site{i}": mode for i, mode in enumerate(MODES, 2)}
 LATER = [mode for mode in MODES if mode.stage == "describe"]
@@ -94,7 +99,9 @@ class Carrier:
     def carried(self) -> dict[str, Any]:
         return {"wire": {}}
 
-    def exchange(self, tasks: Iterable[Request], within: float | None = None) -> Iterator[Reply | Failure]:
+    def exchange(
+        self, tasks: Iterable[Request], within: float | None = None
+    ) -> Iterator[Reply | Failure]:
         for task in tasks:
             if task.index in self.here.participants:
                 yield from self.here.exchange([task])
@@ -116,7 +123,10 @@ class Carrier:
             body = personal_outcome(asked.name, sizes["test"], sizes["validation"])
         elif isinstance(asked, PersonaliseRequest):
             made = personalise(node, asked.held, own_settings(self.config, node, asked))
-            digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
+            digests = {
+                "digest": digest_update(made.delivered),
+                "local_digest": digest_update(made.local),
+            }
             body = {**made.body, **digests}
         else:
             (reply,) = Embedded({asked.index: node}).exchange([asked])
@@ -136,7 +146,9 @@ class Ended:
         return self.hub / "run"
 
     def words(self, event: str, name: str) -> list[str]:
-        return [words for found, words in self.said if found == event and words.startswith(f"{name} ")]
+        return [
+            words for found, words in self.said if found == event and words.startswith(f"{name} ")
+        ]
 
 
 def federation(root: Path, base: Path) -> Path:
@@ -151,14 +163,32 @@ def federation(root: Path, base: Path) -> Path:
         "name": "small",
         "seed": 7,
         "base": {"model": str(base), "dtype": "float32", "licence": "test"},
-        "task": {"kind": "classification", "max_tokens": 16, "labels": {"good": "great", "bad": "rude"}},
+        "task": {
+            "kind": "classification",
+            "max_tokens": 16,
+            "labels": {"good": "great", "bad": "rude"},
+        },
         "adapter": {"modules": ["query"], "ranks": [2]},
-        "train": {"rounds": ROUNDS, "patience": 9, "batch_size": 8, "learning_rate": 5e-3, "max_steps": 2, "quorum": 2},
-        "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
+        "train": {
+            "rounds": ROUNDS,
+            "patience": 9,
+            "batch_size": 8,
+            "learning_rate": 5e-3,
+            "max_steps": 2,
+            "quorum": 2,
+        },
+        "personal": {
+            "local_rates": [5e-3],
+            "private_rates": [2e-3],
+            "private_rank": 2,
+            "private_epochs": 1.0,
+        },
         "centre": {"data": str(centre), "federated_share": 0.7},
         "gate": {"slices": {"public": str(public)}, "margin": 0.9},
     }
-    people = [{"name": name, "data": {"path": str(data)}, "hardware": {"max_rank": 2}} for name in names]
+    people = [
+        {"name": name, "data": {"path": str(data)}, "hardware": {"max_rank": 2}} for name in names
+    ]
     return write_federation(root / "fed", table, people, {})
 
 
@@ -170,7 +200,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory, small_bert: Path) -> Ended:
     hub, said = root / "hub", list[tuple[str, str]]()
     init_coordinator_folder(hub, path, f"127.0.0.1:{free_port()}")
     config, setup = load_federation(path), build_setup(path)
-    rows = {name: {"public_key": "", "node": str(i)} for i, name in enumerate((*HONEST, *FIRST, *AGAIN), 1)}
+    rows = {
+        name: {"public_key": "", "node": str(i)}
+        for i, name in enumerate((*HONEST, *FIRST, *AGAIN), 1)
+    }
     (hub / "enrolled.json").write_text(json.dumps(rows))
 
     def start(modes: dict[str, Mode], stop: bool) -> None:
@@ -204,8 +237,12 @@ def test_no_reply_ends_the_run_and_the_honest_results_are_recorded(ended: Ended)
     for body in found:
         assert {row["name"] for row in body["train"]} >= set(HONEST)
         assert body["validation"].keys() >= set(HONEST)
-        assert body["accepted"], body["reason"]  # a reply that cannot be used is no vote against a model
-    able = {name for name, mode in FIRST.items() if mode.stage in ("train", "evaluate")}  # hostile in the rounds alone
+        assert body["accepted"], body[
+            "reason"
+        ]  # a reply that cannot be used is no vote against a model
+    able = {
+        name for name, mode in FIRST.items() if mode.stage in ("train", "evaluate")
+    }  # hostile in the rounds alone
     assert {body["name"] for body in recorded(ended, "personal")} == able | set(HONEST)
     assert len(recorded(ended, "end")) == 1
     assert verify(ended.run / "ledger.sqlite").ok
@@ -234,7 +271,9 @@ def test_a_hostile_reply_is_the_failure_of_its_sender_alone(ended: Ended, name: 
     else:
         assert name in began
         (missing,) = recorded(ended, "missing")
-        reasons = [ENGLISH.reason(row["reason"]) for row in missing["participants"] if row["name"] == name]
+        reasons = [
+            ENGLISH.reason(row["reason"]) for row in missing["participants"] if row["name"] == name
+        ]
     assert reasons
     for reason in reasons:
         assert 10 < len(reason.encode()) <= REASON
@@ -243,7 +282,9 @@ def test_a_hostile_reply_is_the_failure_of_its_sender_alone(ended: Ended, name: 
 
 
 @pytest.mark.parametrize("name", AGAIN, ids=lambda name: AGAIN[name].name)
-def test_who_turns_hostile_while_the_coordinator_is_away_is_left_out(ended: Ended, name: str) -> None:
+def test_who_turns_hostile_while_the_coordinator_is_away_is_left_out(
+    ended: Ended, name: str
+) -> None:
     assert name in {row["name"] for row in recorded(ended, "run")[0]["participants"]}
     first, *later = recorded(ended, "round")
     assert name in {row["name"] for row in first["train"]}
@@ -270,7 +311,11 @@ def test_report_status_and_accounts_work_on_its_record(ended: Ended) -> None:
         failed = people[name]["last"] in ("failed", "rejected", "barred")
         assert failed is (mode.stage == "train" or name in AGAIN), mode.name
         assert (name in found["missing"]) is (mode.stage == "personal" or name in AGAIN), mode.name
-    for command in (["status", str(ended.hub)], ["accounts", str(ended.run)], ["report", str(ended.run)]):
+    for command in (
+        ["status", str(ended.hub)],
+        ["accounts", str(ended.run)],
+        ["report", str(ended.run)],
+    ):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, (command, done.output[-2000:], done.exception)
         assert len(done.output) < 200_000

@@ -1,4 +1,6 @@
-"""What arrives in place of a reply: hostile, damaged, or of another round, it is a failure of that participant alone."""
+"""What arrives in place of a reply: hostile, damaged, or of another round, it is a failure of that
+participant alone.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def came(hub: Live, data: bytes, limit: int = 1 << 20) -> Reply | Failure:
         Failure(3, 1, "north", "TrainingError", "why"),
     ],
 )
-def test_a_reply_for_another_round_or_of_another_participant_is_a_failure(hub: Live, reply: Reply | Failure) -> None:
+def test_a_reply_for_another_round_or_of_another_participant_is_a_failure(
+    hub: Live, reply: Reply | Failure
+) -> None:
     got = came(hub, pack_message(reply))
     assert isinstance(got, Failure)
     assert got.message == "its reply is of another round or participant"
@@ -53,7 +57,9 @@ def test_a_reply_for_another_round_or_of_another_participant_is_a_failure(hub: L
 
 
 def test_the_right_reply_is_taken(hub: Live) -> None:
-    assert came(hub, pack_message(Reply(4, 1, "north", examples=7))) == Reply(4, 1, "north", examples=7)
+    assert came(hub, pack_message(Reply(4, 1, "north", examples=7))) == Reply(
+        4, 1, "north", examples=7
+    )
 
 
 def test_a_task_in_place_of_a_reply_is_refused(hub: Live) -> None:
@@ -74,7 +80,9 @@ def test_noise_is_a_failure_of_that_participant_alone(hub: Live, data: bytes) ->
 
 
 @given(position=st.integers(0, 10_000), data=st.binary(min_size=1, max_size=9))
-def test_a_damaged_reply_is_a_failure_or_a_reply_to_this_task(hub: Live, position: int, data: bytes) -> None:
+def test_a_damaged_reply_is_a_failure_or_a_reply_to_this_task(
+    hub: Live, position: int, data: bytes
+) -> None:
     """Never another error, never one for another participant."""
     whole = bytearray(pack_message(Reply(4, 1, "north", examples=3, metrics={"loss": 0.5})))
     at = position % len(whole)
@@ -85,12 +93,19 @@ def test_a_damaged_reply_is_a_failure_or_a_reply_to_this_task(hub: Live, positio
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
-@given(field=st.sampled_from(["round", "index", "name", "update", "payload", "parts", "metrics", "energy"]), value=JSON)
+@given(
+    field=st.sampled_from(
+        ["round", "index", "name", "update", "payload", "parts", "metrics", "energy"]
+    ),
+    value=JSON,
+)
 def test_a_field_of_any_content_is_refused_or_of_its_type(field: str, value: Any) -> None:
     tensors, header = unpack_tensors(pack_message(Reply(4, 1, "north")), "x")
     header["fields"] = {**header["fields"], field: value}

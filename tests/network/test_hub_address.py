@@ -1,4 +1,6 @@
-"""A coordinator's address goes into a certificate that fits it; a proxy is named; a hub that was moved is found or repaired."""
+"""A coordinator's address goes into a certificate that fits it; a proxy is named; a hub that was
+moved is found or repaired.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from builders import free_port
 pytest.importorskip("flwr")
 
 
-from tequio.app.network.hub.folder import init_coordinator_folder, invite, locate_federation, open_coordinator_folder
+from tequio.app.network.hub.folder import (
+    init_coordinator_folder,
+    invite,
+    locate_federation,
+    open_coordinator_folder,
+)
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import COORDINATOR_FILE
 from tequio.runtimes.flower.enrolment_client import reach
@@ -23,7 +30,16 @@ from tequio.runtimes.flower.proxies import keep_loopback_direct, proxy_variable
 from tequio.trust.certificates import read_certificate
 from tequio.trust.keys import new_authority
 
-VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
+VARIABLES = (
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +51,11 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("address", "host"),
-    [("[::1]:9461", "::1"), ("10.0.0.7:9461", "10.0.0.7"), ("clínica.example:9443", "xn--clnica-4va.example")],
+    [
+        ("[::1]:9461", "::1"),
+        ("10.0.0.7:9461", "10.0.0.7"),
+        ("clínica.example:9443", "xn--clnica-4va.example"),
+    ],
 )
 def test_the_certificate_is_for_the_address(
     tmp_path: Path, make_federation: Callable[..., Path], address: str, host: str
@@ -86,7 +106,9 @@ def test_this_machine_is_never_asked_for_through_a_proxy(monkeypatch: pytest.Mon
     assert proxy_variable("fl.example.org:9443") == "https_proxy"
 
 
-def test_a_hub_moved_with_its_federation_is_found(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
+def test_a_hub_moved_with_its_federation_is_found(
+    tmp_path: Path, make_federation: Callable[..., Path]
+) -> None:
     federation = make_federation()
     home = federation.parent
     init_coordinator_folder(home / "hub", federation, "127.0.0.1:9443")
@@ -98,7 +120,9 @@ def test_a_hub_moved_with_its_federation_is_found(tmp_path: Path, make_federatio
     assert Path(open_coordinator_folder(moved / "hub").federation) == moved / federation.name
     name = json.loads((moved / "hub" / COORDINATOR_FILE).read_text())["tokens"]
     invite(moved / "hub", next(iter(name)))
-    assert not Path(json.loads((moved / "hub" / COORDINATOR_FILE).read_text())["federation"]).is_absolute()
+    assert not Path(
+        json.loads((moved / "hub" / COORDINATOR_FILE).read_text())["federation"]
+    ).is_absolute()
 
 
 def test_a_folder_of_an_earlier_version_with_a_whole_path_is_read(
@@ -117,7 +141,9 @@ def test_a_folder_of_an_earlier_version_with_a_whole_path_is_read(
     assert Path(found) == tmp_path / "beside" / federation.name
 
 
-def test_a_hub_moved_alone_is_repaired_by_a_command(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
+def test_a_hub_moved_alone_is_repaired_by_a_command(
+    tmp_path: Path, make_federation: Callable[..., Path]
+) -> None:
     federation = make_federation()
     init_coordinator_folder(tmp_path / "hub", federation, "127.0.0.1:9443")
     (tmp_path / "far" / "away").mkdir(parents=True)
@@ -134,7 +160,9 @@ def test_a_hub_moved_alone_is_repaired_by_a_command(tmp_path: Path, make_federat
     assert Path(open_coordinator_folder(hub).federation) == tmp_path / "renamed.toml"
 
 
-def test_line_ends_are_no_part_of_what_was_agreed(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
+def test_line_ends_are_no_part_of_what_was_agreed(
+    tmp_path: Path, make_federation: Callable[..., Path]
+) -> None:
     """Hubs of earlier versions have the digest of the text with \\n, whatever the file has."""
     toml = make_federation()
     init_coordinator_folder(tmp_path / "hub", toml, "127.0.0.1:9443")

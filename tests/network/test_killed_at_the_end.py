@@ -1,4 +1,6 @@
-"""Kills at the moments that lost something: SuperLink while it starts, the coordinator while personal models are made.
+"""Kills at the moments that lost something:
+
+SuperLink while it starts, the coordinator while personal models are made.
 
 Whole processes. The outcome is that of an undisturbed run in another folder, bit for bit.
 """
@@ -32,7 +34,10 @@ def kill_superlink_as_it_starts(hub: Path) -> None:
 
 
 def whole(root: Path, toml: Path, disturbed: bool) -> tuple[str, dict[str, Any]]:
-    """(its outcome, its ledger's records by kind); disturbed: SuperLink is killed at the start, the coordinator at the end."""
+    """(its outcome, its ledger's records by kind); disturbed:
+
+    SuperLink is killed at the start, the coordinator at the end.
+    """
     hub, address = root / "hub", f"127.0.0.1:{free_port()}"
     record, log = hub / "run" / "ledger.sqlite", root / "coordinator.log"
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
@@ -40,7 +45,9 @@ def whole(root: Path, toml: Path, disturbed: bool) -> tuple[str, dict[str, Any]]
             pool.submit(kill_superlink_as_it_starts, hub)
         folders = stack.enter_context(federation(root, toml, address))
         people = {
-            name: stack.enter_context(background(root / f"{name}.log", "participate", folder, *ALONE))
+            name: stack.enter_context(
+                background(root / f"{name}.log", "participate", folder, *ALONE)
+            )
             for name, folder in folders.items()
         }
         if disturbed:

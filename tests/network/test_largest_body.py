@@ -1,4 +1,6 @@
-"""The largest body that an honest participant sends is within the bounds of messages: its personal model is not missing for it."""
+"""The largest body that an honest participant sends is within the bounds of messages: its personal
+model is not missing for it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from tequio.core.messages import pack_message
 from tequio.core.replies import SMALL_REPLY, read_personal_outcome, read_reply
 from tequio.core.types import PersonaliseRequest, Reply
 from tequio.core.update import zero
-from tequio.participant.class_metrics import FEW, MOST_CELLS, class_metrics, confusion, published_cells
+from tequio.participant.class_metrics import (
+    FEW,
+    MOST_CELLS,
+    class_metrics,
+    confusion,
+    published_cells,
+)
 
 TASK = PersonaliseRequest(3, 1, "north", zero("spec"), 2, 4)
 BEFORE = 1 << 18  # characters, the earlier bound
@@ -20,14 +28,18 @@ MODELS = ("base", "local", "shared", "personal")
 
 
 def every_confusion(labels: int, texts: int) -> tuple[list[int], list[int]]:
-    """True and answered class of test texts in which each class is taken for each other one, `texts` times."""
+    """True and answered class of test texts in which each class is taken for each other one,
+    `texts` times.
+    """
     truth = np.repeat(np.arange(labels), labels * texts)
     return truth.tolist(), np.tile(np.repeat(np.arange(labels), texts), labels).tolist()
 
 
 @pytest.mark.parametrize(("labels", "texts"), [(300, 5), (300, 60), (140, 5)])
 def test_the_outcome_of_several_hundred_classes_is_read(labels: int, texts: int) -> None:
-    """As it travels, with every cell of the confusion counts full; those of 140 classes are all there."""
+    """As it travels, with every cell of the confusion counts full; those of 140 classes are all
+    there.
+    """
     truth, given = every_confusion(labels, texts)
     metrics = class_metrics(labels, truth, dict.fromkeys(MODELS, given), truth)
     sizes = {"validation": 16, "test": len(truth)}
@@ -43,7 +55,9 @@ def test_the_outcome_of_several_hundred_classes_is_read(labels: int, texts: int)
 
 
 def test_the_widest_cells_and_classes_fit() -> None:
-    """Two thousand classes with the most cells, each with as many digits as ten million test texts can have."""
+    """Two thousand classes with the most cells, each with as many digits as ten million test texts
+    can have.
+    """
     rows = [[1999, 1999, 9_999_999]] * MOST_CELLS
     right = [[9_999_999, 9_999_999]] * 2000
     metrics = {

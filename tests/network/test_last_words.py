@@ -1,4 +1,6 @@
-"""What `status` says of a process that ended on a full disk, and of a federation in which nobody is there."""
+"""What `status` says of a process that ended on a full disk, and of a federation in which nobody is
+there.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +39,29 @@ with health.written_to(folder):
 
 def participant(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "identity.json").write_text(json.dumps({"name": "site0", "address": "127.0.0.1:9443", "node": "1"}))
+    (folder / "identity.json").write_text(
+        json.dumps({"name": "site0", "address": "127.0.0.1:9443", "node": "1"})
+    )
     return folder
 
 
 def test_a_participant_that_ends_by_a_full_disk_says_so(tmp_path: Path) -> None:
     folder = participant(tmp_path / "site0")
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(folder), "4096"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FULL, str(folder), "4096"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert "ResourceError" in done.stderr
     found = read_status(folder)
     assert found["state"] == "failed"
     assert "The disk or quota is full" in found["last_error"]["what"]
     assert found["next"] == f"tequio participate {folder}"
-    assert len([path for path in folder.iterdir() if path.name.startswith(".")]) == 0  # nothing half-written
+    assert (
+        len([path for path in folder.iterdir() if path.name.startswith(".")]) == 0
+    )  # nothing half-written
 
 
 def test_the_file_takes_the_space_of_its_last_words_beforehand(tmp_path: Path) -> None:
@@ -63,22 +73,36 @@ def test_the_file_takes_the_space_of_its_last_words_beforehand(tmp_path: Path) -
 
 
 def hub(make_federation: Any, tmp_path: Path, connected: list[bool], **facts: Any) -> Path:
-    """A coordinator in its rounds, with these participants; the file that its process (this one) wrote just now."""
+    """A coordinator in its rounds, with these participants; the file that its process (this one)
+    wrote just now.
+    """
     folder = tmp_path / "hub"
     toml = make_federation(participants=len(connected))
     init_coordinator_folder(folder, toml, "127.0.0.1:9443")
     rows = {f"site{i}": {"public_key": "-", "node": str(i + 1)} for i in range(len(connected))}
     (folder / ENROLLED).write_text(json.dumps(rows))
-    present = {str(i + 1): {"connected": on, "since": f"2026-01-01T00:00:0{i}+00:00"} for i, on in enumerate(connected)}
+    present = {
+        str(i + 1): {"connected": on, "since": f"2026-01-01T00:00:0{i}+00:00"}
+        for i, on in enumerate(connected)
+    }
     found = Health("coordinator", ignore_events).facts()
-    found |= {"stage": "rounds", "superlink": True, "present": present, "seen": datetime.now(UTC).isoformat()}
+    found |= {
+        "stage": "rounds",
+        "superlink": True,
+        "present": present,
+        "seen": datetime.now(UTC).isoformat(),
+    }
     (folder / FILE).write_text(json.dumps(found | facts))
     return folder
 
 
 @pytest.mark.parametrize(
     ("connected", "state"),
-    [([True, False], "rounds"), ([False, False], "rounds, nobody connected"), ([True, True], "rounds")],
+    [
+        ([True, False], "rounds"),
+        ([False, False], "rounds, nobody connected"),
+        ([True, True], "rounds"),
+    ],
 )
 def test_rounds_without_anybody_are_named(
     make_federation: Any, tmp_path: Path, connected: list[bool], state: str
@@ -86,12 +110,17 @@ def test_rounds_without_anybody_are_named(
     found = read_status(hub(make_federation, tmp_path, connected))
     assert found["state"] == state
     if "nobody" in state:
-        assert found["note"] == {"code": "nobody-connected", "facts": {"since": "2026-01-01T00:00:01+00:00"}}
+        assert found["note"] == {
+            "code": "nobody-connected",
+            "facts": {"since": "2026-01-01T00:00:01+00:00"},
+        }
     else:
         assert found["note"] is None
 
 
-@pytest.mark.parametrize(("stage", "state"), [("rounds", "killed"), ("stopped", "stopped"), ("failed", "failed")])
+@pytest.mark.parametrize(
+    ("stage", "state"), [("rounds", "killed"), ("stopped", "stopped"), ("failed", "failed")]
+)
 def test_without_a_coordinator_status_says_when_the_last_one_was_there(
     make_federation: Any, tmp_path: Path, stage: str, state: str
 ) -> None:
@@ -99,10 +128,19 @@ def test_without_a_coordinator_status_says_when_the_last_one_was_there(
         process.wait()
     then = datetime.now(UTC) - timedelta(hours=2)
     folder = hub(
-        make_federation, tmp_path, [True, True], stage=stage, process=process.pid, started=0.0, seen=then.isoformat()
+        make_federation,
+        tmp_path,
+        [True, True],
+        stage=stage,
+        process=process.pid,
+        started=0.0,
+        seen=then.isoformat(),
     )
     found = read_status(folder)
     assert found["state"] == state
-    assert found["note"] == {"code": "no-coordinator", "facts": {"until": f"{then:%Y-%m-%d %H:%M:%S} UTC"}}
+    assert found["note"] == {
+        "code": "no-coordinator",
+        "facts": {"until": f"{then:%Y-%m-%d %H:%M:%S} UTC"},
+    }
     assert [row["connected"] for row in found["participants"]] == [None, None]
     assert found["next"] == f"tequio coordinator start {folder}"

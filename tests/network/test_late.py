@@ -1,4 +1,6 @@
-"""A participant that is late, cut off or killed: nothing is lost silently, and an unanswered request is sent again."""
+"""A participant that is late, cut off or killed: nothing is lost silently, and an unanswered
+request is sent again.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_a_late_reply_is_reported_with_its_delay_and_its_sender_is_free_again(hu
         assert sent_reason(late.message) == Reason("late-reply", {"seconds": 1.0})
         (busy,) = net.exchange([asked(2)])
         assert isinstance(busy, Failure)
-        assert sent_reason(busy.message) == Reason("still-at-work", {"round": 1})  # and it was not waited for
+        assert sent_reason(busy.message) == Reason(
+            "still-at-work", {"round": 1}
+        )  # and it was not waited for
         assert "late" not in net.carried()
         go.set()
 
@@ -71,7 +75,9 @@ def test_the_record_says_what_went_over_the_wire(hub: Live) -> None:
     ways = net.carried()["wire"]["north"]
     for way, message in (("down", asked(1)), ("up", reply)):
         size = len(pack_message(message))
-        assert size < ways[way] < size + 20_000  # with handshakes, questions for work, heartbeats and headers
+        assert (
+            size < ways[way] < size + 20_000
+        )  # with handshakes, questions for work, heartbeats and headers
     assert net.carried()["wire"]["north"]["up"] < 5_000  # its goodbye
 
 
@@ -88,8 +94,12 @@ def test_who_is_not_connected_is_not_waited_for(hub: Live) -> None:
     assert sent_reason(away.message) == Reason("not-connected")
 
 
-def test_killed_with_a_task_in_hand_and_started_again_it_answers_in_the_same_round(hub: Live) -> None:
-    """A message is delivered once; who comes back without having answered is sent the task again."""
+def test_killed_with_a_task_in_hand_and_started_again_it_answers_in_the_same_round(
+    hub: Live,
+) -> None:
+    """A message is delivered once; who comes back without having answered is sent the task
+    again.
+    """
     node, taken = hub.enrol(), Event()
 
     def dies(data: bytes) -> bytes:

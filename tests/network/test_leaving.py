@@ -1,4 +1,6 @@
-"""A participant without its coordinator: its last model offline, its hours, and what it takes along when it leaves."""
+"""A participant without its coordinator: its last model offline, its hours, and what it takes along
+when it leaves.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ from tequio.app.network.monitoring.status import read_status
 from tequio.app.network.participant.join import join_federation, read_identity
 from tequio.app.network.participant.leave import leave_federation
 from tequio.app.network.participant.offline import personalise_offline
-from tequio.app.network.participant.serve import Ending, ParticipantService, open_participant, serve_participant
+from tequio.app.network.participant.serve import (
+    Ending,
+    ParticipantService,
+    open_participant,
+    serve_participant,
+)
 from tequio.app.simulation.run import resume
 from tequio.config import load_participant
 from tequio.core.canonical import digest_update
@@ -56,12 +63,17 @@ from tequio.trust.leave_request import leave_request
 FOUR = {"rounds": 4}
 
 
-def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: Any, tmp_path: Path) -> None:
+def test_only_its_own_key_can_say_that_one_leaves_and_only_now(
+    make_federation: Any, tmp_path: Path
+) -> None:
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
         other = join_federation(asked(hub, people, "site1"), tmp_path / "site1")
         key, node = load_key(folder / "key.pem"), read_identity(folder)["node"]
-        address, authority = read_identity(folder)["address"], (folder / "authority.pem").read_text()
+        address, authority = (
+            read_identity(folder)["address"],
+            (folder / "authority.pem").read_text(),
+        )
         good = leave_request(key, "site0", node)
         wrong = [
             {**good, "name": "site1"},
@@ -74,17 +86,23 @@ def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: 
             leave_request(key, "nobody", node),
         ]
         for request in wrong:
-            assert "Cannot accept the request to leave for" in take_leave(address, authority, request)
+            assert "Cannot accept the request to leave for" in take_leave(
+                address, authority, request
+            )
         assert "Expected name, node" in take_leave(address, authority, {"name": "site0"})
         assert set(node_numbers(hub)) == {"site0", "site1"}
         assert take_leave(address, authority, good) == ""
-        assert take_leave(address, authority, good) == ""  # the answer to the first may have been lost
+        assert (
+            take_leave(address, authority, good) == ""
+        )  # the answer to the first may have been lost
         assert set(node_numbers(hub)) == {"site1"}
         assert list(withdrawn(hub).values()) == ["site0"]
         invite(hub, "site0")  # it may come back
         join_federation(asked(hub, people), folder)
         assert set(node_numbers(hub)) == {"site0", "site1"}
-        assert "Cannot accept the request to leave" in take_leave(address, authority, good)  # said by the key before
+        assert "Cannot accept the request to leave" in take_leave(
+            address, authority, good
+        )  # said by the key before
 
 
 OFFLINE = """
@@ -110,9 +128,14 @@ def offline(*arguments: str | Path) -> dict[str, Any]:
 
 
 def trained(
-    resident: ParticipantService, round_: int, held: Update, budget: Mapping[str, float] = MappingProxyType({})
+    resident: ParticipantService,
+    round_: int,
+    held: Update,
+    budget: Mapping[str, float] = MappingProxyType({}),
 ) -> Update:
-    """What the participant makes of a training task, as the federation.toml of four rounds has it."""
+    """What the participant makes of a training task, as the federation.toml of four rounds has
+    it.
+    """
     rate, seed = round_rate(round_, 4, 0, 5e-3, 0.3), derive(7, "train", round_, 1)
     task = TrainRequest(round_, 1, "site0", "product", 2, 3, rate, seed, held, budget=budget)
     reply = unpack_message(resident.answer(pack_message(task)), "a reply", REPLIES)
@@ -121,8 +144,12 @@ def trained(
     return reply.update
 
 
-def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: Any, tmp_path: Path) -> None:
-    """With no network: from the base where nothing is known, then from what came last; then predict, export, verify and report."""
+def test_on_an_offline_it_goes_on_from_the_last_shared_model(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """With no network: from the base where nothing is known, then from what came last; then
+    predict, export, verify and report.
+    """
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     run, file = folder / "run", load_participant(people / "site0.toml")
@@ -134,9 +161,13 @@ def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: An
         two = trained(resident, 2, one)
         trained(resident, 3, one.plus(two))
         trained(resident, 4, one.plus(two))  # the gate refused round 3
-        written_to = [(e.body["round"], e.body["digest"]) for e in resident.ledger.entries("received")]
+        written_to = [
+            (e.body["round"], e.body["digest"]) for e in resident.ledger.entries("received")
+        ]
     assert written_to == [(1, digest_update(one)), (2, digest_update(one.plus(two)))]
-    assert [path.name for path in (run / "participants" / "site0").glob("received-*")] == ["received-2.safetensors"]
+    assert [path.name for path in (run / "participants" / "site0").glob("received-*")] == [
+        "received-2.safetensors"
+    ]
     made = personalise_offline(folder, lambda _: None)
     assert made["from"] == {"round": 2, "digest": digest_update(one.plus(two))}
     before = verify_run(run)
@@ -147,7 +178,10 @@ def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: An
         with refused(RunError, "record-of-network", run=str(place)) as caught:
             resume(place)
         assert re.search(r"tequio participate .*site0$", caught.value.fix)
-    assert offline("predict", run, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
+    assert offline("predict", run, "site0", "the nurse was kind")["predictions"][0]["label"] in (
+        "good",
+        "bad",
+    )
     assert {model.name for model in open_models(run, None)} == {"site0", "shared"}
     stands = read_status(folder)
     assert (stands["state"], stands["personal"], stands["alone"]) == ("alone", None, made["chosen"])
@@ -159,14 +193,23 @@ def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: An
     assert not verify_run(run)["ok"]
 
 
-def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation: Any, tmp_path: Path) -> None:
-    """What the task says it may take of the federation's budget is kept to; asked again, the first outcome is told."""
+def test_a_coordinators_budget_bounds_the_personal_model_at_home(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """What the task says it may take of the federation's budget is kept to; asked again, the first
+    outcome is told.
+    """
     with opened(make_federation, tmp_path, train=FOUR, budget={"kwh": 1.0}) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
-    with open_participant(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
+    with open_participant(
+        folder, load_participant(people / "site0.toml"), lambda _: None
+    ) as resident:
         shared = trained(resident, 1, zero(resident.node.adapted.spec), {"kwh": 1.0})
         task = PersonaliseRequest(1, 1, "site0", shared, 2, 3, {"kwh": 1e-12})
-        said = [resident.answer(pack_message(replace(task, budget=budget))) for budget in (task.budget, {"kwh": 1.0})]
+        said = [
+            resident.answer(pack_message(replace(task, budget=budget)))
+            for budget in (task.budget, {"kwh": 1.0})
+        ]
     bodies = [unpack_message(data, "a reply", REPLIES) for data in said]
     assert bodies[0] == bodies[1]
     assert isinstance(bodies[0], Reply)
@@ -176,12 +219,19 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
     assert body["cut"]["facts"]["cut"][0]["code"] == "fit-shortened"
 
 
-def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_federation: Any, tmp_path: Path) -> None:
-    """Killed before it was heard of: to be told by `participate`. Over all the same, where the coordinator says so."""
+def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Killed before it was heard of: to be told by `participate`.
+
+    Over all the same, where the coordinator says so.
+    """
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     health = Health("participant", ignore_events)
-    with open_participant(folder, load_participant(people / "site0.toml"), ignore_events) as resident:
+    with open_participant(
+        folder, load_participant(people / "site0.toml"), ignore_events
+    ) as resident:
         shared = trained(resident, 1, zero(resident.node.adapted.spec))
         resident.answer(pack_message(PersonaliseRequest(1, 1, "site0", shared, 2, 3)))
         stands = read_status(folder)
@@ -212,14 +262,20 @@ def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_fede
     assert (stands["state"], stands["note"], stands["next"]) == ("finished", None, used)
 
 
-def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
-    """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
+def test_who_leaves_takes_along_what_is_its_own_and_no_secret(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Without a network at first: it is said, and the bundle is whole; then the coordinator is
+    told.
+    """
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         file = people / "site0.toml"
         file.write_text(file.read_text() + '\n[energy]\ncountry = "DE"\n')
         folder = join_federation(asked(hub, people), tmp_path / "site0")
         token = read_invitation(hub / "invitations" / "site0.json").token
-    with open_participant(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
+    with open_participant(
+        folder, load_participant(people / "site0.toml"), lambda _: None
+    ) as resident:
         one = trained(resident, 1, zero(resident.node.adapted.spec))
         trained(resident, 2, one)
         with pytest.raises(RunBusy):
@@ -231,7 +287,10 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     card = ModelCard.load(tmp_path / "export" / "site0" / "adapter" / "README.md")
     grams = 380.95 * sum(line["joules"] for line in lines) / 3.6e6  # Germany; its rounds with it
     assert card.data.co2_eq_emissions["emissions"] == pytest.approx(grams)
-    assert "site0's personal model and rounds, without the coordinator and the other participants" in card.text
+    assert (
+        "site0's personal model and rounds, without the coordinator and the other participants"
+        in card.text
+    )
     said = tequio("leave", folder, "--yes")
     assert "was not told" in said
     stands = read_status(folder)
@@ -247,7 +306,13 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert [path for path in (folder, folder / "run", bundle) if open_to_others(path)] == []
     assert verify_run(bundle) == verify_run(folder / "run")
     files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
-    assert {"README.md", "federation.toml", "report.en.html", "report.es.html", "ledger.sqlite"} <= files
+    assert {
+        "README.md",
+        "federation.toml",
+        "report.en.html",
+        "report.es.html",
+        "ledger.sqlite",
+    } <= files
     assert {
         "adapters/site0/adapter/adapter_model.safetensors",
         "adapters/shared/adapter/adapter_model.safetensors",
@@ -262,9 +327,15 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert not any("salt" in file or "key" in file or "memory" in file for file in files)
     whole = b"".join((bundle / file).read_bytes() for file in files)
     secrets = [token, "PRIVATE KEY", (folder / "run/participants/site0/salt").read_text()]
-    texts = [json.loads(line)["text"] for line in (people.parent / "data/site0.jsonl").read_text().splitlines()]
+    texts = [
+        json.loads(line)["text"]
+        for line in (people.parent / "data/site0.jsonl").read_text().splitlines()
+    ]
     assert [secret for secret in (*secrets, *texts) if secret.encode() in whole] == []
-    assert offline("predict", bundle, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
+    assert offline("predict", bundle, "site0", "the nurse was kind")["predictions"][0]["label"] in (
+        "good",
+        "bad",
+    )
     assert 'tequio predict . site0 "' in (bundle / "README.md").read_text()
     with pytest.raises(ConfigError, match="left the federation"):
         serve_participant(folder, Health("participant", ignore_events))
@@ -278,8 +349,12 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert node_numbers(hub) == {}
 
 
-def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federation: Any, tmp_path: Path) -> None:
-    """The same folder at two local times: three hours before the window, where it does not even try; and within."""
+def test_outside_its_hours_it_is_disconnected_and_says_until_when(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """The same folder at two local times: three hours before the window, where it does not even
+    try; and within.
+    """
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     own, now = people / "site0.toml", datetime.now(UTC)
@@ -290,12 +365,16 @@ def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federatio
         until(lambda: "disconnected until" in log.read_text(), 300)
     assert f"{opens}, local time" in log.read_text()
     assert "no connection" not in log.read_text()
-    with background(log, "participate", folder, *ALONE, env={"TZ": "THERE-03:30"}):  # that far east of Greenwich
+    with background(
+        log, "participate", folder, *ALONE, env={"TZ": "THERE-03:30"}
+    ):  # that far east of Greenwich
         until(lambda: "no connection" in log.read_text(), 300)  # it tried: nobody is there
     assert log.read_text().count("disconnected until") == 1
 
 
-def test_a_memory_of_rounds_before_ones_time_is_nothing_and_a_lost_one_is_an_error(tmp_path: Path) -> None:
+def test_a_memory_of_rounds_before_ones_time_is_nothing_and_a_lost_one_is_an_error(
+    tmp_path: Path,
+) -> None:
     memory = Residual(RunFolder(tmp_path), "participants/site0", since=3)
     assert memory.load(3, "spec", "site0").entries == {}
     with refused(UpdateError, "residual-lost", who="site0", round=4):

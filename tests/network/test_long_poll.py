@@ -1,4 +1,6 @@
-"""A question for work is held until there is work; an answer wakes who waits for it; bytes are counted once."""
+"""A question for work is held until there is work; an answer wakes who waits for it; bytes are
+counted once.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,10 @@ def test_answers_are_reported_once_and_waited_for() -> None:
 @contextmanager
 def connection() -> Iterator[tuple[socket.socket, socket.socket, Peer]]:
     """A participant's end, the door's, and how the door calls it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as far:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as far,
+    ):
         near, peer = listener.accept()
         with near:
             yield far, near, peer
@@ -107,7 +112,9 @@ def moved(one: socket.socket, other: socket.socket, size: int) -> None:
         left -= len(other.recv(left))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere"
+)
 def test_the_kernel_counts_a_connection_with_its_packets_headers() -> None:
     traffic = Traffic()
     with connection() as (far, near, peer):
@@ -125,7 +132,9 @@ def test_the_kernel_counts_a_connection_with_its_packets_headers() -> None:
         assert not traffic.belongs(peer, 7)  # there is none any more: requests are counted
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere"
+)
 def test_a_connection_of_several_is_counted_request_by_request() -> None:
     traffic = Traffic()
     with connection() as (far, near, peer):

@@ -1,4 +1,6 @@
-"""A task or an answer that is lost on the way is sent again within seconds, whatever moment the connection breaks at."""
+"""A task or an answer that is lost on the way is sent again within seconds, whatever moment the
+connection breaks at.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,13 @@ FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 
 DEADLINE = 400.0  # seconds: far more than any exchange here may take
-SOON = 45.0  # seconds in which a lost message is made up for, on a slow machine; else the deadline is what ends it
+# seconds in which a lost message is made up for, on a slow machine; else the deadline is what ends
+# it
+SOON = 45.0
 LARGE = 30_000  # bytes of an answer by which a chunk of it is known
-NAME = "north" * 400  # so long that a chunk with a task is known by its length, and as long as a text may be
+NAME = (
+    "north" * 400
+)  # so long that a chunk with a task is known by its length, and as long as a text may be
 
 
 def task(round_: int) -> DescribeRequest:
@@ -41,7 +47,9 @@ def task(round_: int) -> DescribeRequest:
 
 
 class Memory:
-    """Answers as a participant does: a task that it just did is answered from memory. done: rounds of those that it did."""
+    """Answers as a participant does: a task that it just did is answered from memory. done: rounds
+    of those that it did.
+    """
 
     def __init__(self, body: str = "") -> None:
         self.done: list[int] = []
@@ -53,7 +61,10 @@ class Memory:
         asked = unpack_message(data, "a task", ["describe"])
         assert isinstance(asked, DescribeRequest)
         self.done.append(asked.round)
-        self._last = data, pack_message(Reply(asked.round, asked.index, asked.name, body=self._body))
+        self._last = (
+            data,
+            pack_message(Reply(asked.round, asked.index, asked.name, body=self._body)),
+        )
         return self._last[1]
 
 
@@ -140,11 +151,15 @@ def test_a_question_that_found_nothing_before_the_task_was_sent_says_nothing() -
 
 
 def test_tasks_of_an_earlier_coordinator_do_not_stand_between_a_participant_and_its_task() -> None:
-    """The server still has one; were the next question held, the participant would always be one task behind."""
+    """The server still has one; were the next question held, the participant would always be one
+    task behind.
+    """
     long_poll = LongPoll()
     long_poll.task(1)
     took(long_poll)  # the old one
-    assert asyncio.run(asyncio.wait_for(long_poll.due(1, 60.0), 5.0)).sent == 1, "not held: there may be more"
+    assert asyncio.run(asyncio.wait_for(long_poll.due(1, 60.0), 5.0)).sent == 1, (
+        "not held: there may be more"
+    )
     long_poll.fetched(question(long_poll), True)  # the new one
     long_poll.fetched(question(long_poll), False)
     with pytest.raises(TimeoutError):
@@ -176,7 +191,9 @@ def test_a_task_that_is_lost_on_its_way_is_sent_again_within_seconds(hub: Live) 
 
 
 def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live) -> None:
-    """The line breaks as the answer travels, then as the server's word that it has it travels back."""
+    """The line breaks as the answer travels, then as the server's word that it has it travels
+    back.
+    """
     answer, armed, passed = Memory("x" * LARGE), Event(), Event()
     ways = {"answer": True}
 
@@ -204,12 +221,19 @@ def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live)
 
 
 def test_an_answer_that_the_server_gave_out_to_nobody_is_asked_for_again(hub: Live) -> None:
-    """As where SuperLink is killed while it hands the answer to the coordinator: it never gives it a second time."""
+    """As where SuperLink is killed while it hands the answer to the coordinator: it never gives it
+    a second time.
+    """
     answer = Memory()
     with behind_proxy(hub, answer) as (net, _, _one):
         sent = net.send(task(7), net.connections()[1])
         asked = PullAppMessagesRequest(message_ids=[sent.message])
-        until(lambda: bool(hub.grid.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list), 60)
+        until(
+            lambda: bool(
+                hub.grid.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
+            ),
+            60,
+        )
         waiting = {1: sent}
         began = time.monotonic()
         (reply,) = net.arrivals(waiting, began + DEADLINE)
@@ -219,7 +243,9 @@ def test_an_answer_that_the_server_gave_out_to_nobody_is_asked_for_again(hub: Li
 
 
 def test_resets_at_random_moments_stop_nothing(hub: Live) -> None:
-    """Rounds go on while the line breaks again and again, and each ends long before its deadline."""
+    """Rounds go on while the line breaks again and again, and each ends long before its
+    deadline.
+    """
     draw, over, answer = random.Random(5), Event(), Memory("x" * LARGE)
     with behind_proxy(hub, answer) as (net, proxy, _), ThreadPoolExecutor(1) as pool:
 
@@ -255,8 +281,12 @@ def test_a_line_that_swallows_everything_for_a_while_costs_less_than_a_minute(hu
         assert isinstance(reply, Reply)
 
 
-def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_then_is_free(hub: Live) -> None:
-    """The task cannot be read there; it is not sent to it without end, and the next one finds it free."""
+def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_then_is_free(
+    hub: Live,
+) -> None:
+    """The task cannot be read there; it is not sent to it without end, and the next one finds
+    it free.
+    """
     seen = list[float]()
 
     def refuses(data: bytes) -> bytes | None:

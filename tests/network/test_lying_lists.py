@@ -1,4 +1,6 @@
-"""Participants as they serve, and a coordinator that lies about their keys: it is refused, and the refusal says whose keys they are."""
+"""Participants as they serve, and a coordinator that lies about their keys: it is refused, and the
+refusal says whose keys they are.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,20 @@ from open_gateway import asked, opened
 from tequio.app.assembly.masked import listed_plan
 from tequio.app.network.coordinator.sums import Published, SumFiles
 from tequio.app.network.hub.folder import member_keys, read_coordinator_folder
-from tequio.app.network.members import Listed, MemberList, accept_member, describe_members, pack_members
+from tequio.app.network.members import (
+    Listed,
+    MemberList,
+    accept_member,
+    describe_members,
+    pack_members,
+)
 from tequio.app.network.monitoring.health import Health
 from tequio.app.network.participant.join import join_federation, read_identity
-from tequio.app.network.participant.serve import ParticipantService, open_participant, serve_participant
+from tequio.app.network.participant.serve import (
+    ParticipantService,
+    open_participant,
+    serve_participant,
+)
 from tequio.config import load_federation, load_participant
 from tequio.coordinator.evaluation import Evaluation
 from tequio.coordinator.masked import SumRounds
@@ -48,7 +60,10 @@ Meddle = Callable[[Request], Request]
 
 @dataclass
 class People:
-    """Participants, asked in messages as they cross a network; `meddle` changes what one is asked."""
+    """Participants, asked in messages as they cross a network;
+
+    `meddle` changes what one is asked.
+    """
 
     hub: Path
     folders: dict[int, Path]
@@ -75,14 +90,20 @@ class People:
     def listed(self) -> MemberList:
         """Return what an honest coordinator publishes."""
         keys = member_keys(self.hub)
-        return MemberList(RUN, {i: Listed(f"site{i - 1}", keys[f"site{i - 1}"], 2, 4) for i in self.folders})
+        return MemberList(
+            RUN, {i: Listed(f"site{i - 1}", keys[f"site{i - 1}"], 2, 4) for i in self.folders}
+        )
 
     def rounds(self, listed: MemberList, files: SumFiles | None = None) -> SumRounds:
         """Return a coordinator's masked rounds."""
         found = read_coordinator_folder(self.hub)
         one = self.services[min(self.services)]
         parts = {i: (row.key.encode(), row.rank, row.steps) for i, row in listed.members.items()}
-        config, agreed, scale = load_federation(Path(found.federation)), one.agreed, one.node.adapted.scale
+        config, agreed, scale = (
+            load_federation(Path(found.federation)),
+            one.agreed,
+            one.node.adapted.scale,
+        )
         plan = listed_plan(RUN, found.digest, parts, config, agreed.shapes, agreed.heads, scale)
         return SumRounds(Published(self, pack_members(listed)), plan, files)
 
@@ -90,14 +111,17 @@ class People:
         """Have the base scored, as before round 1."""
         held = zero(self.services[1].node.adapted.spec)
         panel = [Member(f"site{i - 1}", i, 2, 4) for i in self.folders]
-        return self.rounds(self.listed(), files).look([EvaluateRequest(0, m.index, m.name, held) for m in panel], panel)
+        return self.rounds(self.listed(), files).look(
+            [EvaluateRequest(0, m.index, m.name, held) for m in panel], panel
+        )
 
 
 @pytest.fixture
 def people(make_federation: Any, tmp_path: Path) -> Iterator[People]:
     with opened(make_federation, tmp_path, **MASKED) as (hub, files), ExitStack() as stack:
         folders = {
-            i: join_federation(asked(hub, files, f"site{i - 1}"), tmp_path / f"site{i - 1}") for i in range(1, 5)
+            i: join_federation(asked(hub, files, f"site{i - 1}"), tmp_path / f"site{i - 1}")
+            for i in range(1, 5)
         }
         found = People(hub, folders, stack)
         for index in folders:
@@ -118,7 +142,9 @@ def other_list(people: People, index: int, change: Callable[[dict[int, Listed]],
     return meddle
 
 
-def test_another_key_for_one_is_refused_by_name_until_it_is_accepted(people: People, tmp_path: Path) -> None:
+def test_another_key_for_one_is_refused_by_name_until_it_is_accepted(
+    people: People, tmp_path: Path
+) -> None:
     files = SumFiles(RunFolder(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     seen = people.look(files)
@@ -127,9 +153,14 @@ def test_another_key_for_one_is_refused_by_name_until_it_is_accepted(people: Peo
     pem = public_bytes(new_key()).decode()
     people.meddle = other_list(people, 1, lambda rows: rows.update({3: replace(rows[3], key=pem)}))
     (files.run.path / "sums" / "validate.safetensors").unlink()
-    for index in people.folders:  # the round was opened: another process may take part in none of it either
+    for (
+        index
+    ) in people.folders:  # the round was opened: another process may take part in none of it either
         people.open(index)
-    assert {why.code for why in people.look(files).failed.values()} == {"members-changed", "secure-sum-over"}
+    assert {why.code for why in people.look(files).failed.values()} == {
+        "members-changed",
+        "secure-sum-over",
+    }
     found = people.look(files).failed["site0"]
     assert (found.code, found.facts["names"]) == ("members-changed", ["site2"])
     digest = read_coordinator_folder(people.hub).digest
@@ -146,7 +177,9 @@ def test_another_key_for_one_is_refused_by_name_until_it_is_accepted(people: Peo
 
 
 def test_a_lie_in_the_first_round_shows_in_the_fingerprint(people: People) -> None:
-    """Trust on first use does not find it; people who compare do, and the sum does not open with that participant's part."""
+    """Trust on first use does not find it; people who compare do, and the sum does not open with
+    that participant's part.
+    """
     pem = public_bytes(new_key()).decode()
     people.meddle = other_list(people, 1, lambda rows: rows.update({3: replace(rows[3], key=pem)}))
     seen = people.look()
@@ -164,7 +197,9 @@ def test_a_missing_member_is_refused_by_name(people: People) -> None:
 
 
 def test_a_directory_that_others_signed_is_refused_by_name(people: People) -> None:
-    """The list is honest, and the keys of the sum in the directory for one are the coordinator's own."""
+    """The list is honest, and the keys of the sum in the directory for one are the
+    coordinator's own.
+    """
     thief, fresh = new_key(), public_bytes(new_key())
     context: list[Context] = []
 
@@ -198,7 +233,9 @@ def test_an_open_request_is_refused_and_a_restarted_process_drops_out(people: Pe
     assert seen.summed["members"] == 3.0
 
 
-def test_what_was_opened_is_found_again_and_no_attempt_is_numbered_twice(people: People, tmp_path: Path) -> None:
+def test_what_was_opened_is_found_again_and_no_attempt_is_numbered_twice(
+    people: People, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     files = SumFiles(RunFolder(tmp_path / "run"))
     seen = people.look(files)
@@ -207,7 +244,11 @@ def test_what_was_opened_is_found_again_and_no_attempt_is_numbered_twice(people:
     again = people.look(SumFiles(RunFolder(tmp_path / "run")))
     assert (again.summed, again.failed) == (seen.summed, {})
     assert files.find("validate", 0, digest_update(zero("other"))) is None
-    assert [files.number("validate", 0), files.number("validate", 1), files.number("validate", 1)] == [2, 1, 2]
+    assert [
+        files.number("validate", 0),
+        files.number("validate", 1),
+        files.number("validate", 1),
+    ] == [2, 1, 2]
 
 
 def test_joining_says_what_leaves_under_masks(make_federation: Any, tmp_path: Path) -> None:
@@ -218,7 +259,9 @@ def test_joining_says_what_leaves_under_masks(make_federation: Any, tmp_path: Pa
     assert "tequio members" in leaves
 
 
-def test_the_process_of_a_participant_insists_on_its_mode(make_federation: Any, tmp_path: Path) -> None:
+def test_the_process_of_a_participant_insists_on_its_mode(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """It joined an open federation, and its file asks for more since."""
     with opened(make_federation, tmp_path) as (hub, files):
         folder = join_federation(asked(hub, files), tmp_path / "site0")

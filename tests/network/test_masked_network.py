@@ -1,4 +1,6 @@
-"""Masked rounds of real processes over TLS: the sums of one process, with one participant killed on the way."""
+"""Masked rounds of real processes over TLS: the sums of one process, with one participant killed on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, kinds, tequio, until
+from network_processes import ALONE, background, federation, tequio, until
 
 from builders import free_port
 from tequio.app.simulation.run import start
@@ -50,38 +52,52 @@ def test_five_processes_open_the_sums_of_one(make_federation: Any, tmp_path: Pat
         assert len(own) == 5
         assert all(row["norm"] is None and row["loss_last"] is None for row in own)
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
-    shown = [json.loads(tequio("members", folder, "--json"))["members"] for folder in folders.values()]
+    shown = [
+        json.loads(tequio("members", folder, "--json"))["members"] for folder in folders.values()
+    ]
     assert len({row["fingerprint"] for row in shown}) == 1
     assert shown[0]["fingerprint"] in tequio("status", folders["site2"])
     assert "fingerprint" in (tmp_path / "site1.log").read_text()
     assert "Validation loss" in tequio("status", tmp_path / "hub")
 
 
-def test_a_participant_killed_in_a_round_drops_out_of_it(make_federation: Any, tmp_path: Path) -> None:
+def lost(told: dict[str, Any]) -> bool:
+    """Whether site3 was in a round and fell out of it."""
+    return any(row["name"] == "site3" and row["status"] == "failed" for row in told["admissions"])
+
+
+def test_a_participant_killed_in_a_round_drops_out_of_it(
+    make_federation: Any, tmp_path: Path
+) -> None:
     toml = make_federation(**MASKED, train={"rounds": 4, "quorum": 4})
     with federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders, ExitStack() as stack:
         hub = tmp_path / "hub" / "run"
-        ledger, people = hub / "ledger.sqlite", {}
+        ledger, people = hub / "ledger.sqlite", dict[str, Any]()
         for name, folder in folders.items():
-            people[name] = stack.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
-        until(lambda: ledger.exists() and "round" in kinds(ledger))
+            people[name] = stack.enter_context(
+                background(tmp_path / f"{name}.log", "participate", folder, *ALONE)
+            )
         log = tmp_path / "site3.log"
-        begun = len(rounds(ledger)) + 1
-        until(lambda: f"round {begun}: secure sum, train: share" in log.read_text())
+        until(
+            lambda: any(f"round {r}: secure sum, train: share" in log.read_text() for r in (2, 3))
+        )
         people["site3"].send_signal(signal.SIGKILL)
         people["site3"].wait()
-        until(lambda: len(rounds(ledger)) > begun)
+        until(lambda: any(lost(told) for told in rounds(ledger)))
         stack.enter_context(background(log, "participate", folders["site3"], *ALONE))
         until(lambda: (hub / "report.en.html").exists())
     made = rounds(ledger)
     assert len(made) == 4
-    counts = [told["sums"]["train"]["members"] for told in made]
-    assert counts[0] == 5.0
-    assert 4.0 in counts, counts
+    short = next(told for told in made if lost(told))
+    assert short["accepted"]
+    assert short["sums"]["train"]["members"] == 4.0
+    assert max(told["sums"]["train"]["members"] for told in made) == 5.0
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
 
 
-def test_a_coordinator_killed_on_the_way_ends_with_the_same_model(make_federation: Any, tmp_path: Path) -> None:
+def test_a_coordinator_killed_on_the_way_ends_with_the_same_model(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """The participants' processes live on, and take part in no second sum of a round."""
     toml = make_federation(**{**MASKED, "participants": 3, "train": {"rounds": 3}})
     one = start(load_federation(toml), tmp_path / "one", False).folder
@@ -90,12 +106,18 @@ def test_a_coordinator_killed_on_the_way_ends_with_the_same_model(make_federatio
     with ExitStack() as stack:
         with federation(tmp_path, toml, f"127.0.0.1:{free_port()}", kill=True) as folders:
             for name, folder in folders.items():
-                stack.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
-            until(sums.exists)  # the sum of round 1 is opened, and the round is most likely not in the record yet
+                stack.enter_context(
+                    background(tmp_path / f"{name}.log", "participate", folder, *ALONE)
+                )
+            until(
+                sums.exists
+            )  # the sum of round 1 is opened, and the round is most likely not in the record yet
         log.write_text("")
         stack.enter_context(background(log, "coordinator", "start", hub, "--wait", "60", *ALONE))
         until(lambda: (hub / "run" / "report.en.html").exists())
     assert len(rounds(hub / "run" / "ledger.sqlite")) == 3
-    alone, shared = (unpack((run / "shared.safetensors").read_bytes()) for run in (one, hub / "run"))
+    alone, shared = (
+        unpack((run / "shared.safetensors").read_bytes()) for run in (one, hub / "run")
+    )
     assert shared.minus(alone).norm() < 1e-6 * max(1.0, alone.norm())
     assert json.loads(tequio("verify", hub / "run", "--json"))["ok"]

@@ -1,4 +1,6 @@
-"""How a participant joins, joins again and comes back; and what is said when something is wrong on the way."""
+"""How a participant joins, joins again and comes back; and what is said when something is wrong on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ from tequio.trust.keys import load_key, new_authority, new_key, new_server, publ
 def somebody(folder: Path) -> Iterator[str]:
     """A TLS server that holds a good certificate of another authority; its address."""
     authority, key = new_authority("elsewhere", 1)
-    for name, data in zip(("cert", "key"), new_server(authority, key, ["127.0.0.1"], 1), strict=True):
+    for name, data in zip(
+        ("cert", "key"), new_server(authority, key, ["127.0.0.1"], 1), strict=True
+    ):
         (folder / name).write_bytes(data)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert", folder / "key")
@@ -107,7 +111,9 @@ def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
         reach("127.0.0.1:port", new_authority("ours", 1)[0].decode())
 
 
-def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation: Any, tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(
+    make_federation: Any, tmp_path: Path
+) -> None:
     toml = make_federation(base={"model": str(tmp_path / "nowhere")})
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
@@ -117,7 +123,9 @@ def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation
     assert "Errno" not in said
 
 
-def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federation: Any, tmp_path: Path) -> None:
+def test_invited_anew_the_old_token_and_the_old_key_count_no_more(
+    make_federation: Any, tmp_path: Path
+) -> None:
     with opened(make_federation, tmp_path) as (hub, people):
         first = asked(hub, people)
         folder = join_federation(first, tmp_path / "site0")
@@ -158,7 +166,9 @@ def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federatio
             join_federation(asked(hub, people, "site1"), folder)
 
 
-def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any, tmp_path: Path) -> None:
+def test_a_refused_join_leaves_nothing_that_blocks_the_next(
+    make_federation: Any, tmp_path: Path
+) -> None:
     with opened(make_federation, tmp_path) as (hub, people):
         stale = asked(hub, people)
         invite(hub, "site0")
@@ -166,13 +176,19 @@ def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any
             join_federation(stale, tmp_path / "site0")
         assert not (tmp_path / "site0").exists()
         join_federation(asked(hub, people), tmp_path / "site0")
-        with pytest.raises(NetworkError, match=r"joined already.*tell the coordinator"):  # a thief of the invitation
+        with pytest.raises(
+            NetworkError, match=r"joined already.*tell the coordinator"
+        ):  # a thief of the invitation
             join_federation(asked(hub, people), tmp_path / "thief")
         assert not (tmp_path / "thief").exists()
 
 
-def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation: Any, tmp_path: Path) -> None:
-    """Its file is not there, is a folder without data, or has an unknown label; then it is mended, and the same invitation joins."""
+def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Its file is not there, is a folder without data, or has an unknown label; then it is mended,
+    and the same invitation joins.
+    """
     with opened(make_federation, tmp_path) as (hub, people):
         own, data = people / "site0.toml", people.parent / "data" / "site0.jsonl"
         whole = data.read_bytes()
@@ -197,19 +213,27 @@ def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation:
         assert set(enrolled(hub)) == {"site0"}
 
 
-def test_init_with_its_arguments_swapped_says_how_it_goes(make_federation: Any, tmp_path: Path) -> None:
+def test_init_with_its_arguments_swapped_says_how_it_goes(
+    make_federation: Any, tmp_path: Path
+) -> None:
     toml = make_federation()
     with pytest.raises(ConfigError, match="The new folder comes first") as caught:
         init_coordinator_folder(toml, tmp_path / "hub", "127.0.0.1:9443")
-    assert f"tequio coordinator init {tmp_path / 'hub'} {toml} --address 127.0.0.1:9443" in str(caught.value)
+    assert f"tequio coordinator init {tmp_path / 'hub'} {toml} --address 127.0.0.1:9443" in str(
+        caught.value
+    )
 
 
-def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_federation: Any, tmp_path: Path) -> None:
+def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """By participant and coordinator; nothing else is said to be wrong then."""
     toml = make_federation(participants=1, base={"model": str(tmp_path / "nowhere")})
     init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     with reopened(tmp_path / "hub"):
-        folder = join_federation(asked(tmp_path / "hub", toml.parent / "participants"), tmp_path / "site0")
+        folder = join_federation(
+            asked(tmp_path / "hub", toml.parent / "participants"), tmp_path / "site0"
+        )
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         where = ("127.0.0.1", int(other.getsockname()[1]))
         with refused(NetworkError, "cannot-listen", address="{}:{}".format(*where)):
@@ -226,7 +250,9 @@ def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_fe
 
 
 @pytest.mark.parametrize("length", [0, 80])
-def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp_path: Path, length: int) -> None:
+def test_a_damaged_authority_is_named_with_the_way_out(
+    make_federation: Any, tmp_path: Path, length: int
+) -> None:
     """Joining anew is one."""
     with opened(make_federation, tmp_path) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
@@ -241,7 +267,9 @@ def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp
     assert read_authority(folder) == (hub / "tls/authority.pem").read_text()
 
 
-def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: Any, tmp_path: Path) -> None:
+def test_another_salt_is_taken_only_from_who_was_invited_anew(
+    make_federation: Any, tmp_path: Path
+) -> None:
     with opened(make_federation, tmp_path) as (hub, people):
         config = load_federation(people.parent / "federation.toml")
         join_federation(asked(hub, people), tmp_path / "site0")
@@ -252,10 +280,22 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
         row = {"name": "site0", "rank": 2, "steps": 3, "data": {"rows": 27}, "batches": batches}
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
             roster = Roster(
-                hub, config, contexts, unused, 1.0, lambda words, *_, **__: lines.append(words), ledger=ledger
+                hub,
+                config,
+                contexts,
+                unused,
+                1.0,
+                lambda words, *_, **__: lines.append(words),
+                ledger=ledger,
             )
             roster.register(1, row, "first salt")
-            log_lines = {"batches": batches, "mean_tokens": 5.0, "speed": None, "hardware": {}, "data": {"rows": 28}}
+            log_lines = {
+                "batches": batches,
+                "mean_tokens": 5.0,
+                "speed": None,
+                "hardware": {},
+                "data": {"rows": 28},
+            }
             roster._verify({1: {"told": log_lines, "commitment": "first salt"}}, 3)
             assert roster.barred.pop(1).code == "other-data"
             log_lines["data"] = {"rows": 27}
@@ -271,10 +311,16 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
             roster._verify({1: {"told": log_lines, "commitment": "third salt"}}, 4)
             assert roster.barred.pop(1)  # once for an invitation
             (entry,) = ledger.entries("joined")
-        assert (entry.body["commitment"], entry.body["invitation"], entry.body["round"]) == ("second salt", 1, 3)
+        assert (entry.body["commitment"], entry.body["invitation"], entry.body["round"]) == (
+            "second salt",
+            1,
+            3,
+        )
         part = entry.body["participant"]
         assert (part["rank"], part["data"]) == (2, {"rows": 28})
-        assert part["steps"] == 2, "9 texts in batches of 8: the three steps of before would be refused now"
+        assert part["steps"] == 2, (
+            "9 texts in batches of 8: the three steps of before would be refused now"
+        )
 
 
 @pytest.mark.slow
@@ -282,15 +328,24 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
 def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_well(
     make_federation: Any, tmp_path: Path
 ) -> None:
-    """With error feedback, whose memory was lost too; the coordinator is stopped and started in between."""
-    coded = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.5, "bits": 8.0}, "feedback": 1.0}
+    """With error feedback, whose memory was lost too; the coordinator is stopped and started in
+    between.
+    """
+    coded = {
+        "reduce": "rolora",
+        "upload": "topk",
+        "upload_settings": {"density": 0.5, "bits": 8.0},
+        "feedback": 1.0,
+    }
     toml = make_federation(participants=3, train={"rounds": 5, "patience": 99}, algorithm=coded)
     hub, log, people = tmp_path / "hub", tmp_path / "coordinator.log", toml.parent / "participants"
     record = hub / "run" / "ledger.sqlite"
     with ExitStack() as running:
         with federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders:
             staying, leaving_, losing = (
-                running.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
+                running.enter_context(
+                    background(tmp_path / f"{name}.log", "participate", folder, *ALONE)
+                )
                 for name, folder in folders.items()
             )
             until(lambda: record.exists() and kinds(record).count("round") >= 2)
@@ -306,9 +361,20 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
         until(lambda: "Waiting for" in log.read_text())
         assert "The key with which site2 joined counts no more." in log.read_text()
         assert "refused this participant" in tequio("participate", tmp_path / "thief", fails=True)
-        assert "was told" in tequio("leave", folders["site1"], "--yes", "--out", tmp_path / "bundle")
-        tequio("join", hub / "invitations" / "site2.json", people / "site2.toml", "--out", folders["site2"], "--yes")
-        running.enter_context(background(tmp_path / "again.log", "participate", folders["site2"], *ALONE))
+        assert "was told" in tequio(
+            "leave", folders["site1"], "--yes", "--out", tmp_path / "bundle"
+        )
+        tequio(
+            "join",
+            hub / "invitations" / "site2.json",
+            people / "site2.toml",
+            "--out",
+            folders["site2"],
+            "--yes",
+        )
+        running.enter_context(
+            background(tmp_path / "again.log", "participate", folders["site2"], *ALONE)
+        )
         until(lambda: (hub / "run" / "report.en.html").exists())
         assert staying.wait(120) == 0
     assert "federation is over" in (tmp_path / "site0.log").read_text()
@@ -321,7 +387,12 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
     assert began is not None
     assert (back["participant"]["name"], back["invitation"]) == ("site2", 1)
     assert back["commitment"] != began.body["commitment"]["site2"]
-    assert gone == {"name": "site1", "round": made, "invitation": 0, "record_version": RECORD_VERSION}
+    assert gone == {
+        "name": "site1",
+        "round": made,
+        "invitation": 0,
+        "record_version": RECORD_VERSION,
+    }
     for body in rounds[made:]:
         assert {a["name"]: a["status"] for a in body["admissions"]} == {
             "centre": "admitted",
@@ -329,7 +400,12 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
             "site2": "admitted",
         }
     assert personal == {"site0", "site2"}
-    for folder in (hub / "run", folders["site0"] / "run", folders["site2"] / "run", tmp_path / "bundle"):
+    for folder in (
+        hub / "run",
+        folders["site0"] / "run",
+        folders["site2"] / "run",
+        tmp_path / "bundle",
+    ):
         assert json.loads(tequio("verify", folder, "--json"))["ok"]
     assert {model.name for model in open_models(tmp_path / "bundle", None)} == {"shared"}
     assert 'tequio predict . shared "' in (tmp_path / "bundle" / "README.md").read_text()

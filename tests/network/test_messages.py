@@ -1,4 +1,6 @@
-"""Messages come back to the bit, and nothing but a well-formed message of an allowed kind is read."""
+"""Messages come back to the bit, and nothing but a well-formed message of an allowed kind is
+read.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,43 @@ from tequio.core.update import Dense, Factored, Update
 def update(seed: int = 0) -> Update:
     g = torch.Generator().manual_seed(seed)
     factored = Factored(torch.randn(4, 2, generator=g), torch.randn(2, 3, generator=g))
-    return Update({"layer.0": factored, "head.weight": Dense(torch.randn(2, 2, generator=g))}, "spec")
+    return Update(
+        {"layer.0": factored, "head.weight": Dense(torch.randn(2, 2, generator=g))}, "spec"
+    )
 
 
 MESSAGES: list[Message] = [
-    TrainRequest(1, 2, "north", "product", 4, 10, 1e-3, 2**62, update(), update(1), "quantise", {"bits": 4.0}, "b"),
+    TrainRequest(
+        1,
+        2,
+        "north",
+        "product",
+        4,
+        10,
+        1e-3,
+        2**62,
+        update(),
+        update(1),
+        "quantise",
+        {"bits": 4.0},
+        "b",
+    ),
     EvaluateRequest(0, 1, "north", update()),
     GradientRequest(3, 0, "centre", update(), 8, 2, 7),
     DescribeRequest(0, 1, "north"),
     PersonaliseRequest(9, 1, "north", update(), 4, 12),
     SumRequest(1, 2, "north", "validate", 3, "f0", "share", b"\x00\xff"),
-    SumRequest(1, 2, "north", "validate", 3, "f0", "mask", b"", request=EvaluateRequest(1, 2, "north", update())),
+    SumRequest(
+        1,
+        2,
+        "north",
+        "validate",
+        3,
+        "f0",
+        "mask",
+        b"",
+        request=EvaluateRequest(1, 2, "north", update()),
+    ),
     Reply(
         1,
         2,
@@ -63,9 +91,13 @@ MESSAGES: list[Message] = [
 
 def same(x: Any, y: Any) -> bool:
     if isinstance(x, Update):
-        return x.spec == y.spec and x.minus(y).norm() == 0.0 and x.entries.keys() == y.entries.keys()
+        return (
+            x.spec == y.spec and x.minus(y).norm() == 0.0 and x.entries.keys() == y.entries.keys()
+        )
     if is_dataclass(x):
-        return type(x) is type(y) and all(same(getattr(x, f.name), getattr(y, f.name)) for f in fields(x))
+        return type(x) is type(y) and all(
+            same(getattr(x, f.name), getattr(y, f.name)) for f in fields(x)
+        )
     return bool(x == y) and type(x) is type(y)
 
 
@@ -83,7 +115,9 @@ def test_what_is_packed_comes_back(message: Message) -> None:
 def test_a_kind_that_is_not_allowed_is_refused() -> None:
     with refused(MessageError, "message-of-other-kind", request="train", allowed=sorted(REPLIES)):
         unpack_message(pack_message(MESSAGES[0]), "the reply of north", REPLIES)
-    with refused(MessageError, "message-of-other-kind", request="failure", allowed=sorted(REQUESTS)):
+    with refused(
+        MessageError, "message-of-other-kind", request="failure", allowed=sorted(REQUESTS)
+    ):
         unpack_message(pack_message(MESSAGES[-1]), "a task", REQUESTS)
 
 
@@ -126,7 +160,9 @@ def test_noise_is_refused(data: bytes) -> None:
 
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_gives_a_message(position: int, byte: int) -> None:
-    """Never another error; whether the content may be believed is for TLS, signatures and admission to say."""
+    """Never another error; whether the content may be believed is for TLS, signatures and admission
+    to say.
+    """
     data = bytearray(pack_message(MESSAGES[0]))
     data[position % len(data)] = byte
     try:

@@ -1,4 +1,6 @@
-"""Mutated messages and bodies: each is a valid message, or the one named error, and takes little memory."""
+"""Mutated messages and bodies: each is a valid message, or the one named error, and takes little
+memory.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ from tequio.core.types import (
 )
 from tequio.core.update import Dense, Factored, Update
 
-HELD = Update({"layer": Factored(torch.ones(4, 2), torch.ones(2, 3)), "head.w": Dense(torch.ones(2, 2))}, "spec")
+HELD = Update(
+    {"layer": Factored(torch.ones(4, 2), torch.ones(2, 3)), "head.w": Dense(torch.ones(2, 2))},
+    "spec",
+)
 REQUESTS: tuple[Request, ...] = (
     DescribeRequest(1, 1, "site0"),
     TrainRequest(1, 1, "site0", "product", 2, 4, 1e-3, 2**62, HELD),
@@ -87,7 +92,8 @@ def test_a_mutated_request_is_a_message_or_the_named_error(task: Request) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": NaN}', '{"a": 1e999}', '{"a": 9007199254740993}', '{"a": "\\ud800"}', "[1]", "", "{"]
+    "text",
+    ['{"a": NaN}', '{"a": 1e999}', '{"a": 9007199254740993}', '{"a": "\\ud800"}', "[1]", "", "{"],
 )
 def test_json_that_no_record_could_hold_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(a number|a text|it is)"):
@@ -128,4 +134,6 @@ def test_more_examples_than_a_participant_joined_with_are_refused(split: str) ->
     assert read_personal_outcome(more, {})["name"] == "site0", "nothing to compare with"
     with pytest.raises(MessageError) as caught:
         read_personal_outcome(more, SIZES)
-    assert caught.value.reason == Reason("too-many-examples", {"examples": 17, "split": split, "joined": 16})
+    assert caught.value.reason == Reason(
+        "too-many-examples", {"examples": 17, "split": split, "joined": 16}
+    )

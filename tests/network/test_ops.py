@@ -1,4 +1,6 @@
-"""Operating a federation across a network: what `status`, the metrics page and the log say of real processes, and what they must not."""
+"""Operating a federation across a network: what `status`, the metrics page and the log say of real
+processes, and what they must not.
+"""
 
 from __future__ import annotations
 
@@ -49,25 +51,39 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 def numbers(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """(name of the sample, its labels' values) -> its number, as Prometheus itself reads the page."""
+    """(name of the sample, its labels' values) -> its number, as Prometheus itself reads the
+    page.
+    """
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     return {(s.name, tuple(s.labels.values())): s.value for s in samples}
 
 
 def test_labels_with_any_text_are_read_back_and_missing_numbers_left_out() -> None:
     odd = 'a "quoted" \\ name\nof two lines'
-    rows: list[Any] = [({"participant": odd}, 3), ({"participant": "x"}, None), ({"participant": "y"}, float("inf"))]
+    rows: list[Any] = [
+        ({"participant": odd}, 3),
+        ({"participant": "x"}, None),
+        ({"participant": "y"}, float("inf")),
+    ]
     text = metric("tequio_test_total", "counter", "Help.", rows)
     assert numbers(text) == {("tequio_test_total", (odd,)): 3.0}
 
 
 def test_an_error_that_a_participant_invents_makes_no_new_label() -> None:
-    assert [known(kind) for kind in ("NetworkError", "", "InventedError")] == ["NetworkError", "", "other"]
+    assert [known(kind) for kind in ("NetworkError", "", "InventedError")] == [
+        "NetworkError",
+        "",
+        "other",
+    ]
 
 
 def test_health_are_counted_retained_and_read_after_the_end(tmp_path: Path) -> None:
     health = Health("participant", silent, ("127.0.0.1", free := free_port()))
-    with suppress(RunError), health.answering(participant_pages(health)), health.written_to(tmp_path):
+    with (
+        suppress(RunError),
+        health.answering(participant_pages(health)),
+        health.written_to(tmp_path),
+    ):
         health.tell("connected", "connected", address="hub")
         for round_ in (1, 2):
             health.tell("task", "task", kind="train", round=round_, stage="train")
@@ -146,7 +162,9 @@ def test_a_taken_port_is_an_error_and_a_broken_page_is_503() -> None:
 
 
 def test_a_scanner_cannot_fill_the_log_nor_hide_another_reason(tmp_path: Path) -> None:
-    """10,000 wrong paths in a minute, one wrong token among them; every one is counted, 65 and the token are told, then how many more."""
+    """10,000 wrong paths in a minute, one wrong token among them; every one is counted, 65 and the
+    token are told, then how many more.
+    """
     log_lines: list[tuple[str, Value, Value]] = []
     clock = [0.0]
 
@@ -177,14 +195,16 @@ def test_a_scanner_cannot_fill_the_log_nor_hide_another_reason(tmp_path: Path) -
 
 
 def test_a_command_is_proposed_only_where_it_works(make_federation: Any, tmp_path: Path) -> None:
-    """While the coordinator prepares nobody can join; then with the invitation where it lies, until the rounds are over."""
+    """While the coordinator prepares nobody can join; then with the invitation where it lies, until
+    the rounds are over.
+    """
     hub, health = tmp_path / "hub", Health("coordinator", silent)
     init_coordinator_folder(hub, make_federation(participants=1), "127.0.0.1:9443")
 
     def proposed() -> Any:
-        return coordinator_status(hub, RunTotals(hub / "none"), health.facts() | {"alive": True, "metrics": None})[
-            "next"
-        ]
+        return coordinator_status(
+            hub, RunTotals(hub / "none"), health.facts() | {"alive": True, "metrics": None}
+        )["next"]
 
     assert proposed() is None
     health.tell("Waiting for site0.", "waiting", stage="waiting")
@@ -206,7 +226,9 @@ def test_a_participant_that_waits_says_so() -> None:
 
 
 def written_by(folder: Path, process: int, **facts: Any) -> None:
-    """The file that a running process left 74 seconds ago, its number and beginning as the system has them."""
+    """The file that a running process left 74 seconds ago, its number and beginning as the system
+    has them.
+    """
     health = Health("participant" if (folder / "identity.json").exists() else "coordinator", silent)
     then = (datetime.now(UTC) - timedelta(seconds=74)).isoformat(timespec="seconds")
     began = psutil.Process(process).create_time()
@@ -214,15 +236,24 @@ def written_by(folder: Path, process: int, **facts: Any) -> None:
     (folder / FILE).write_text(json.dumps(health.facts() | own | facts))
 
 
-def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, tmp_path: Path) -> None:
-    """Paused, and hanging: its state, since when, and what to do; who is connected is not known then. One that is over is left alone."""
+def test_a_process_that_writes_no_more_is_not_responding(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Paused, and hanging: its state, since when, and what to do; who is connected is not known
+    then.
+
+    One that is over is left alone.
+    """
     hub, site0 = tmp_path / "hub", tmp_path / "site0"
     init_coordinator_folder(hub, make_federation(participants=1), "127.0.0.1:9443")
     site0.mkdir()
     (site0 / "identity.json").write_text(json.dumps({"name": "site0", "address": "127.0.0.1:9443"}))
     with subprocess.Popen(["sleep", "600"]) as process:
         number = process.pid
-        for folder, again in ((hub, f"tequio coordinator start {hub}"), (site0, f"tequio participate {site0}")):
+        for folder, again in (
+            (hub, f"tequio coordinator start {hub}"),
+            (site0, f"tequio participate {site0}"),
+        ):
             written_by(folder, number, connected=True)
             found = read_status(folder)
             since = datetime.fromisoformat(found["process"]["seen"])
@@ -246,7 +277,9 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
 
 
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
-    assert "neither a coordinator's folder nor a participant's" in tequio("status", tmp_path, fails=True)
+    assert "neither a coordinator's folder nor a participant's" in tequio(
+        "status", tmp_path, fails=True
+    )
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}):
         pass
     assert f"tequio report {tmp_path}" in tequio("status", tmp_path, fails=True)
@@ -255,7 +288,9 @@ def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_path: Path) -> None:
-    """Status, pages and logs before anybody is there, while the rounds go on, after a kill -9, and at the end."""
+    """Status, pages and logs before anybody is there, while the rounds go on, after a kill -9, and
+    at the end.
+    """
     toml = make_federation(participants=2, train={"rounds": 40, "patience": 40})
     hub, address = tmp_path / "hub", f"127.0.0.1:{free_port()}"
     pages, own_pages = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -268,7 +303,11 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
         return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
     def seen(event: str) -> bool:
-        happened = [e["event"] for e in events(tmp_path / "hub.log")] if (tmp_path / "hub.log").exists() else []
+        happened = (
+            [e["event"] for e in events(tmp_path / "hub.log")]
+            if (tmp_path / "hub.log").exists()
+            else []
+        )
         assert "failed" not in happened, (tmp_path / "hub.log").read_text()
         return event in happened
 
@@ -301,11 +340,18 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
         checked = json.loads(tequio("coordinator", "check", hub, "--json"))
         assert checked["ok"]
         assert {row["status"] for row in checked["findings"]} == {"ok"}, checked
-        assert [row["check"] for row in checked["findings"] if "loopback" in row["what"]] == ["ports"]
+        assert [row["check"] for row in checked["findings"] if "loopback" in row["what"]] == [
+            "ports"
+        ]
         counts = numbers(get(pages, "/metrics")[1])
-        refused = {labels[0]: n for (name, labels), n in counts.items() if name == "tequio_door_refusals_total"}
+        refused = {
+            labels[0]: n
+            for (name, labels), n in counts.items()
+            if name == "tequio_door_refusals_total"
+        }
         assert refused["path"] > 30
-        # the eight paths that participants need, and an unknown key; with two of them one comes, and states its version
+        # the eight paths that participants need, and an unknown key; with two of them one comes,
+        # and states its version
         assert (refused["key"], refused["version"]) == (7, 2), refused
         assert refused["join"] == 1
         paths = [e["path"] for e in events(tmp_path / "hub.log") if e["event"] == "refused"]
@@ -326,18 +372,32 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
             "--yes",
         )
         site0 = background(
-            tmp_path / "site0.out", "participate", tmp_path / "site0", "--log", "json", "--metrics", own_pages, *ALONE
+            tmp_path / "site0.out",
+            "participate",
+            tmp_path / "site0",
+            "--log",
+            "json",
+            "--metrics",
+            own_pages,
+            *ALONE,
         )
         site1 = background(tmp_path / "site1.out", "participate", tmp_path / "site1", *ALONE)
         with site0, site1:
             until(lambda: seen("round"))
-            until(lambda: all(row["connected"] for row in status(hub)["participants"]))  # looked at every few seconds
+            until(
+                lambda: all(row["connected"] for row in status(hub)["participants"])
+            )  # looked at every few seconds
             running = status(hub)
             assert running["state"] == "rounds"
             assert running["round"] >= 1
             assert running["rounds"] == 40
-            assert all(len(row["since"]) == len("2026-11-24T12:00:00+00:00") for row in running["participants"])
-            assert all(row["bytes_up"] > 0 and row["last"] == "admitted" for row in running["participants"])
+            assert all(
+                len(row["since"]) == len("2026-11-24T12:00:00+00:00")
+                for row in running["participants"]
+            )
+            assert all(
+                row["bytes_up"] > 0 and row["last"] == "admitted" for row in running["participants"]
+            )
             code, text = get(pages, "/metrics")
             found = numbers(text)
             assert code == 200
@@ -375,7 +435,11 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
         ]
     for row in ended["participants"]:
         assert row["wire_up"] == sum(wire.get(row["name"], {"up": 0})["up"] for wire in wires) > 0
-        assert row["wire_down"] == sum(wire.get(row["name"], {"down": 0})["down"] for wire in wires) > 0
+        assert (
+            row["wire_down"]
+            == sum(wire.get(row["name"], {"down": 0})["down"] for wire in wires)
+            > 0
+        )
     assert ended["next"] == f"tequio report {hub / 'run'}"
     assert "Validation loss by round" in tequio("status", hub)
     mine = status(tmp_path / "site0")
@@ -383,14 +447,22 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
     assert "tequio predict" in mine["next"]
     book = (tmp_path / "site0/run/participants/site0/accounts.jsonl").read_text().splitlines()
     assert mine["updates_up"] == sum(json.loads(line)["bytes"] for line in book)
-    assert mine["since_started"]["bytes_up"] > mine["updates_up"] > 0  # one process; messages have more in them
+    assert (
+        mine["since_started"]["bytes_up"] > mine["updates_up"] > 0
+    )  # one process; messages have more in them
     assert "by its own book" in tequio("status", tmp_path / "site0")
     assert "Bytes are those of the record" in tequio("status", hub)
-    logged = events(tmp_path / "hub.log.1") + events(tmp_path / "hub.log") + events(tmp_path / "site0.out")
+    logged = (
+        events(tmp_path / "hub.log.1")
+        + events(tmp_path / "hub.log")
+        + events(tmp_path / "site0.out")
+    )
     assert {"joined", "listening", "waiting", "round", "connected", "task", "sent", "ended"} <= {
         e["event"] for e in logged
     }
-    written = "".join(p.read_text() for p in (hub / FILE, tmp_path / "site0" / FILE)) + json.dumps(logged)
+    written = "".join(p.read_text() for p in (hub / FILE, tmp_path / "site0" / FILE)) + json.dumps(
+        logged
+    )
     for row in (toml.parent / "data" / "site0.jsonl").read_text().splitlines():
         assert json.loads(row)["text"] not in written
     for name in ("site0", "site1"):

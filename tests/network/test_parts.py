@@ -1,4 +1,6 @@
-"""Large messages travel in parts: each once, in the order of the roster, and on from where they were when the network comes back."""
+"""Large messages travel in parts: each once, in the order of the roster, and on from where they
+were when the network comes back.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tequio.runtimes.flower.envelope import find_part, list_parts, open_message,
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 NAMES = ("north", "south", "a-hospital-with-a-long-name")
-LARGE = Update({"w": Dense(torch.arange(3_000_000, dtype=torch.float32))}, "s" * 64)  # 12 MB: three parts
+LARGE = Update(
+    {"w": Dense(torch.arange(3_000_000, dtype=torch.float32))}, "s" * 64
+)  # 12 MB: three parts
 
 
 def task(index: int, round_: int = 1) -> TrainRequest:
@@ -39,7 +43,15 @@ def task(index: int, round_: int = 1) -> TrainRequest:
 
 def trained(asked: TrainRequest, payload: bytes, examples: int = 1) -> bytes:
     metrics = {"loss_first": 1.0, "loss_last": 1.0}
-    reply = Reply(asked.round, asked.index, asked.name, payload=payload, examples=examples, steps=1, metrics=metrics)
+    reply = Reply(
+        asked.round,
+        asked.index,
+        asked.name,
+        payload=payload,
+        examples=examples,
+        steps=1,
+        metrics=metrics,
+    )
     return pack_message(reply)
 
 
@@ -59,12 +71,16 @@ def small(data: bytes) -> bytes:
 
 
 @given(st.integers(0, 3), st.integers(-2, 2), st.booleans())
-def test_a_message_of_any_length_is_opened_as_it_was_sealed(parts: int, more: int, answer: bool) -> None:
+def test_a_message_of_any_length_is_opened_as_it_was_sealed(
+    parts: int, more: int, answer: bool
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envelope, "TASK", 400)
         patch.setattr(envelope, "ANSWER", 600)
         patch.setattr(envelope, "PART", 1000)
-        data = pack_tensors({"w": torch.arange(max(0, 1000 * parts + more), dtype=torch.int32).to(torch.uint8)}, {})
+        data = pack_tensors(
+            {"w": torch.arange(max(0, 1000 * parts + more), dtype=torch.int32).to(torch.uint8)}, {}
+        )
         letter = seal(data, 1, 2, 3, "1", 60.0, "x" * 64 if answer else "")
         content = dict(letter.wanted(list(letter.places)))
         asked: list[str] = []
@@ -75,7 +91,9 @@ def test_a_message_of_any_length_is_opened_as_it_was_sealed(parts: int, more: in
 
         again, places = open_message(letter.message, len(data), pull)
         assert bytes(again) == data
-        assert asked == list_parts(letter.message) == [node.object_id for node in letter.tree.children]
+        assert (
+            asked == list_parts(letter.message) == [node.object_id for node in letter.tree.children]
+        )
         assert places == letter.places
         with refused(UpdateError, "message-too-large", size=len(data), most=len(data) - 1):
             open_message(letter.message, len(data) - 1, pull)
@@ -96,12 +114,16 @@ def test_an_answer_lives_no_longer_than_its_task_however_long_it_takes_to_cut() 
     asked = seal(b"", 1, 2, 3, "1", 60.0).message
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envelope, "get_object_id", slowly)
-        meta = seal(pack_message(task(1)), 1, 3, 2, "1", remaining(asked), asked.metadata.message_id).message.metadata
+        meta = seal(
+            pack_message(task(1)), 1, 3, 2, "1", remaining(asked), asked.metadata.message_id
+        ).message.metadata
     assert meta.created_at + meta.ttl <= asked.metadata.created_at + asked.metadata.ttl
 
 
 def test_equal_tensors_for_several_are_equal_parts_whatever_else_the_tasks_say() -> None:
-    one, other = (seal(pack_message(task(i, round_)), 1, 2, i, "1", 60.0) for i, round_ in ((1, 1), (3, 20)))
+    one, other = (
+        seal(pack_message(task(i, round_)), 1, 2, i, "1", 60.0) for i, round_ in ((1, 1), (3, 20))
+    )
     assert len(one.places) == 3
     assert one.places.keys() == other.places.keys()
     assert one.identity != other.identity
@@ -124,7 +146,9 @@ def test_tensors_that_a_participant_has_do_not_travel_again(hub: Live) -> None:
 
 
 def test_large_answers_wait_at_the_server_for_their_turn(hub: Live) -> None:
-    """The second participant is ready first; the first one's answer is handed over before it all the same."""
+    """The second participant is ready first; the first one's answer is handed over before it all
+    the same.
+    """
     one, two, go = hub.enrol(), hub.enrol(), Event()
     net = hub.net(one, two, deadline=200.0)
 
@@ -135,7 +159,9 @@ def test_large_answers_wait_at_the_server_for_their_turn(hub: Live) -> None:
     with at_work(resident(hub, one, slowly), fast := resident(hub, two, returns)):
         until(lambda: net.connections().keys() == {1, 2})
         with ThreadPoolExecutor(1) as pool:
-            got = pool.submit(lambda: [(reply.index, reply) for reply in net.exchange([task(1), task(2)])])
+            got = pool.submit(
+                lambda: [(reply.index, reply) for reply in net.exchange([task(1), task(2)])]
+            )
             until(lambda: any("sent 12" in line for line in fast.log_lines))
             assert not got.done()
             go.set()

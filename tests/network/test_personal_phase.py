@@ -1,4 +1,6 @@
-"""The end of a federation: who is away is waited for and recorded, and may come when the run is opened again; who finds nobody is told."""
+"""The end of a federation: who is away is waited for and recorded, and may come when the run is
+opened again; who finds nobody is told.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def made(data: bytes) -> bytes:
 def unable(data: bytes) -> bytes:
     task = unpack_message(data, "a task", REQUESTS)
     assert not isinstance(task, Reply | Failure)
-    return pack_message(Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number"))
+    return pack_message(
+        Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number")
+    )
 
 
 def odd(data: bytes) -> bytes:
@@ -55,7 +59,9 @@ def odd(data: bytes) -> bytes:
 
 
 def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: Path) -> None:
-    """One is there, one comes when it is waited for, one never, two cannot; those who have no model are asked when it is opened again."""
+    """One is there, one comes when it is waited for, one never, two cannot; those who have no model
+    are asked when it is opened again.
+    """
     names = {1: "here", 2: "late", 3: "never", 4: "unable", 5: "odd"}
     tasks = [PersonaliseRequest(5, i, name, Update({}, "spec"), 2, 3) for i, name in names.items()]
     said: list[tuple[str, str]] = []
@@ -68,7 +74,9 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             if event == "waiting":
                 running.enter_context(at_work(resident(hub, nodes[2], made)))
 
-        said_at_once = [resident(hub, nodes[i], answer) for i, answer in ((1, made), (4, unable), (5, odd))]
+        said_at_once = [
+            resident(hub, nodes[i], answer) for i, answer in ((1, made), (4, unable), (5, odd))
+        ]
         running.enter_context(at_work(*said_at_once))
         until(lambda: len(net.connections()) == 3, 60)
         personal_phase = PersonalPhase(tmp_path, net, net.connections, 20.0, tell)
@@ -89,7 +97,11 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             running.enter_context(at_work(resident(hub, nodes[3], made)))
             until(lambda: len(net.connections()) == 5, 60)
             personal_phase.ask(ledger, tasks)
-            assert [entry.body["name"] for entry in ledger.entries("personal")] == ["here", "late", "never"]
+            assert [entry.body["name"] for entry in ledger.entries("personal")] == [
+                "here",
+                "late",
+                "never",
+            ]
             last = ledger.last("missing")
             assert last is not None
             assert [row["name"] for row in last.body["participants"]] == ["unable", "odd"]
@@ -97,7 +109,9 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
 
 
 @pytest.mark.slow
-def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(tmp_path: Path) -> None:
+def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
     """A machine that sleeps: its connection is lost, and comes back as the one that it was."""
     taken, go, lost = Event(), Event(), Event()
 
@@ -112,7 +126,9 @@ def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(tmp
 
     def ask(personal_phase: PersonalPhase) -> list[str]:
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
-            personal_phase.ask(ledger, [PersonaliseRequest(5, 1, "north", Update({}, "spec"), 2, 3)])
+            personal_phase.ask(
+                ledger, [PersonaliseRequest(5, 1, "north", Update({}, "spec"), 2, 3)]
+            )
             return [entry.kind for entry in ledger.entries()]
 
     with live(tmp_path / "hub") as hub, ThreadPoolExecutor(1) as pool:
@@ -139,7 +155,10 @@ def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path:
 
     log = pointing_out(tmp_path / "north", tell, 1.0)
     log("Outside of the hours", "disconnected")
-    stop, here = Event(), Identity(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0], new_key(), 1)
+    stop, here = (
+        Event(),
+        Identity(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0], new_key(), 1),
+    )
     node = Thread(target=serve, args=(here, lambda _: None, stop, log), daemon=True)
     node.start()
     until(lambda: sum("next try" in line for line in lines) >= 4, 60)
@@ -153,7 +172,9 @@ def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp_path: Path) -> None:
+def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(
+    tmp_path: Path,
+) -> None:
     said: list[str] = []
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -162,10 +183,14 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}) as ledger:
         over = Event()
         ending = Ending(ledger, over, tell, linger=0.0)
-        ending.tell("the coordinator recorded it", "recorded", digest="ab")  # and nothing is made here
+        ending.tell(
+            "the coordinator recorded it", "recorded", digest="ab"
+        )  # and nothing is made here
         ledger.append("personal", {"name": "site0", "digest": "ab"})
         ending.tell("sent 9 bytes", "sent")  # what else it answers is no confirmation
-        ending.tell("the coordinator recorded it", "recorded", digest="cd")  # nor is that of another model
+        ending.tell(
+            "the coordinator recorded it", "recorded", digest="cd"
+        )  # nor is that of another model
         ending.tell("no connection", "disconnected", "warning")
         assert not over.wait(0.2)
         assert said[1:] == [
@@ -186,9 +211,16 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp
         assert again.wait(60)
 
 
-def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
-    """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
-    toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"
+def test_one_that_is_over_opens_again_for_who_was_away(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Killed after the first round; the coordinator ends without it, says so, and lets it make its
+    model when it is started again.
+    """
+    toml, hub = (
+        make_federation(participants=2, train={"rounds": 8, "patience": 9}),
+        tmp_path / "hub",
+    )
     record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}"
     with federation(tmp_path, toml, address, options=["--grace", "0"]) as folders:
         site0 = background(tmp_path / "site0.log", "participate", folders["site0"], *ALONE)
@@ -205,12 +237,17 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
     assert "Without a personal model: site1 (" in tequio("status", hub)
     tequio("coordinator", "start", hub, "--grace", "0")  # nothing is opened
     (tmp_path / "coordinator.log").write_text("")
-    with background(tmp_path / "coordinator.log", "coordinator", "start", hub, *ALONE) as coordinator:
+    with background(
+        tmp_path / "coordinator.log", "coordinator", "start", hub, *ALONE
+    ) as coordinator:
         until(lambda: ready(tmp_path))
         with background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE) as back:
             assert coordinator.wait(300) == 0
             assert back.wait(60) == 0
-    assert "site1 made no personal model yet. Open at most 10 min " in (tmp_path / "coordinator.log").read_text()
+    assert (
+        "site1 made no personal model yet. Open at most 10 min "
+        in (tmp_path / "coordinator.log").read_text()
+    )
     with Ledger.open(record, read_only=True) as ledger:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     assert [body["name"] for kind, body in entries if kind == "personal"] == ["site0", "site1"]
@@ -218,4 +255,8 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
     for run in (hub / "run", folders["site1"] / "run"):
         assert json.loads(tequio("verify", run, "--json"))["ok"]
     over = json.loads(tequio("status", hub, "--json"))
-    assert (over["state"], over["missing"], over["next"]) == ("finished", {}, f"tequio report {hub / 'run'}")
+    assert (over["state"], over["missing"], over["next"]) == (
+        "finished",
+        {},
+        f"tequio report {hub / 'run'}",
+    )

@@ -1,4 +1,6 @@
-"""Windows and quorums: arrivals count as simulated ones, a short round makes no step, and whoever comes later joins in."""
+"""Windows and quorums: arrivals count as simulated ones, a short round makes no step, and whoever
+comes later joins in.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 
 @dataclass
 class Slow:
-    """A runtime whose participants answer after so many windows, in the order in which real ones would."""
+    """A runtime whose participants answer after so many windows, in the order in which real ones
+    would.
+    """
 
     inner: Embedded
     takes: dict[int, int]
@@ -69,13 +73,17 @@ def buffered(make_federation: Any, **changes: Any) -> tuple[RunSetup, RunSpec]:
     """Two without a centre, tasks of 8 and 24 s, windows of 10 s."""
     path = make_federation(participants=2, centre=False, algorithm={"weights": "uniform"})
     w = build_setup(path)
-    members = tuple(replace(m, seconds=s) for m, s in zip(w.run_spec.members, (8.0, 24.0), strict=True))
+    members = tuple(
+        replace(m, seconds=s) for m, s in zip(w.run_spec.members, (8.0, 24.0), strict=True)
+    )
     return w, replace(w.run_spec, members=members, window_seconds=10.0, **changes)
 
 
 @pytest.mark.parametrize("buffer", [1, 2])
 def test_real_arrivals_are_added_up_as_simulated_ones(make_federation: Any, buffer: int) -> None:
-    """The second needs 24 s, three windows: it is two steps stale and counts 3^-½ of one vote in two, 0.28868, wherever it was held."""
+    """The second needs 24 s, three windows: it is two steps stale and counts 3^-½ of one vote in
+    two, 0.28868, wherever it was held.
+    """
     w, run_spec = buffered(make_federation, buffer=buffer)
     slow = Slow(Embedded(w.nodes), {2: 3})
     advance = Windows(slow)
@@ -100,7 +108,9 @@ def test_a_window_in_which_nobody_is_left_is_short(make_federation: Any) -> None
     class Empty(Slow):
         def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
             for task in tasks:
-                yield Failure(task.round, task.index, task.name, "NetworkError", "it is not connected")
+                yield Failure(
+                    task.round, task.index, task.name, "NetworkError", "it is not connected"
+                )
 
     slow = Empty(Embedded(w.nodes), {})
     with pytest.raises(ShortRound, match="site0: it was not connected"):
@@ -118,7 +128,13 @@ class Flaky:
         for task in tasks:
             if isinstance(task, TrainRequest) and self.fails.get(task.index, 0) > 0:
                 self.fails[task.index] -= 1
-                yield Failure(task.round, task.index, task.name, "NetworkError", "the connection to it was lost")
+                yield Failure(
+                    task.round,
+                    task.index,
+                    task.name,
+                    "NetworkError",
+                    "the connection to it was lost",
+                )
             else:
                 yield from self.inner.exchange([task])
 
@@ -155,7 +171,10 @@ def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
         waits = [entry.body for entry in ledger.entries("wait")]
         rounds = [entry.body["round"] for entry in ledger.entries("round")]
         entries = list(ledger.entries())
-    assert [(body["round"], body["usable"], body["quorum"]) for body in waits] == [(1, 2, 3), (1, 2, 3)]
+    assert [(body["round"], body["usable"], body["quorum"]) for body in waits] == [
+        (1, 2, 3),
+        (1, 2, 3),
+    ]
     lost = next(row["reason"] for row in waits[0]["admissions"] if row["name"] == "site1")
     assert lost["code"] == "connection-lost"
     assert waits[0]["energy"]["joules"] >= 0.0
@@ -173,8 +192,12 @@ def test_on_one_machine_a_round_under_the_quorum_ends_the_run(make_federation: A
         run_round(open_state(w.run_spec, flaky)[0], w.run_spec, flaky)
 
 
-def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, tmp_path: Path) -> None:
-    """One with a far higher loss comes in round 2: the mean rises, but not for those who evaluated before, so round 2 is progress."""
+def test_who_comes_and_goes_does_not_change_what_is_best(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """One with a far higher loss comes in round 2: the mean rises, but not for those who evaluated
+    before, so round 2 is progress.
+    """
     w = build_setup(make_federation(participants=3, train={"rounds": 2}))
     few = replace(w.run_spec, members=w.run_spec.members[:2])
 
@@ -194,7 +217,12 @@ def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, t
 
     host = Waits(comes={2: worse})
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "guest"}) as ledger:
-        states = [state for state, _ in federate(star(few, Harder(Embedded(w.nodes))), ledger, open_meter(), host)]
+        states = [
+            state
+            for state, _ in federate(
+                star(few, Harder(Embedded(w.nodes))), ledger, open_meter(), host
+            )
+        ]
     assert states[1].best_round == 1
     assert states[2].losses["site2"] == 50.0
     assert states[2].best_round == 2
@@ -209,7 +237,9 @@ def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, t
         ({"quorum": 0}, "quorum"),
     ],
 )
-def test_a_quorum_without_a_meaning_is_refused(make_federation: Any, train: Any, message: str) -> None:
+def test_a_quorum_without_a_meaning_is_refused(
+    make_federation: Any, train: Any, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_federation(make_federation(train=train))
 
@@ -222,7 +252,9 @@ def joined(toml: Path, hub: Path, name: str, out: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_two_begin_and_the_third_comes_later(make_federation: Any, tmp_path: Path) -> None:
-    """Quorum 2 of 3; the third joins after a round, is recorded with its part, and ends with a personal model as the others."""
+    """Quorum 2 of 3; the third joins after a round, is recorded with its part, and ends with a
+    personal model as the others.
+    """
     toml = make_federation(participants=3, train={"quorum": 2, "rounds": 6, "patience": 9})
     hub, said = tmp_path / "hub", list[str]()
     init_coordinator_folder(hub, toml, f"127.0.0.1:{free_port()}")
@@ -230,14 +262,22 @@ def test_two_begin_and_the_third_comes_later(make_federation: Any, tmp_path: Pat
     outcome: list[Any] = []
     times = Times(300.0, 120.0)
     seen = Health("coordinator", lambda words, *_, **__: said.append(words))
-    work = [Thread(target=lambda: outcome.append(coordinate(hub, "127.0.0.1", None, times, seen, lambda *_: None)))]
+    work = [
+        Thread(
+            target=lambda: outcome.append(
+                coordinate(hub, "127.0.0.1", None, times, seen, lambda *_: None)
+            )
+        )
+    ]
     work[0].start()
     until(lambda: any("Listening" in line for line in said))
     for name in ("site0", "site1", "site2"):
         if name == "site2":
             until(lambda: ledger.exists() and "round" in kinds(ledger))
         folder = joined(toml, hub, name, tmp_path / name)
-        work.append(Thread(target=serve_participant, args=(folder, Health("participant", ignore_events))))
+        work.append(
+            Thread(target=serve_participant, args=(folder, Health("participant", ignore_events)))
+        )
         work[-1].start()
     for thread in work:
         thread.join(400)
@@ -251,7 +291,10 @@ def test_two_begin_and_the_third_comes_later(make_federation: Any, tmp_path: Pat
     assert [row["name"] for row in header["participants"]] == ["site0", "site1"]
     assert late["participant"]["name"] == "site2"
     assert late["round"] >= 2
-    trained = {r["round"]: [row["name"] for row in r["train"]] for r in (e.body for e in entries if e.kind == "round")}
+    trained = {
+        r["round"]: [row["name"] for row in r["train"]]
+        for r in (e.body for e in entries if e.kind == "round")
+    }
     assert "site2" not in trained[late["round"] - 1]
     assert "site2" in trained[late["round"]]
     assert {e.body["name"] for e in entries if e.kind == "personal"} == {"site0", "site1", "site2"}

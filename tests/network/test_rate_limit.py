@@ -1,4 +1,6 @@
-"""One participant cannot fill the coordinator's log by being barred, nor the coordinator that of a participant."""
+"""One participant cannot fill the coordinator's log by being barred, nor the coordinator that of a
+participant.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,20 @@ def test_a_participant_that_is_barred_again_and_again_cannot_fill_the_log() -> N
     for number in range(1000):
         throttle(f"north cannot take part: {number}", "barred", "warning", participant="north")
     throttle("south cannot take part", "barred", "warning", participant="south")
-    assert [words.split()[0] for event, words in log_lines if event == "barred"] == ["north"] * int(BURST) + ["south"]
+    assert [words.split()[0] for event, words in log_lines if event == "barred"] == ["north"] * int(
+        BURST
+    ) + ["south"]
     throttle.flush()
-    assert log_lines[-1] == ("refused-more", "refused: 940 more requests (north barred), not told one by one")
+    assert log_lines[-1] == (
+        "refused-more",
+        "refused: 940 more requests (north barred), not told one by one",
+    )
 
 
 def test_a_coordinator_cannot_fill_the_log_of_a_participant(tmp_path: Path) -> None:
-    """Ten thousand messages: of each kind of event 60 are logged, then how many more; status counts all, and our own events pass."""
+    """Ten thousand messages: of each kind of event 60 are logged, then how many more; status counts
+    all, and our own events pass.
+    """
     log_lines: list[tuple[str, Value, Value]] = []
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -36,7 +45,14 @@ def test_a_coordinator_cannot_fill_the_log_of_a_participant(tmp_path: Path) -> N
     with health.written_to(tmp_path):
         for _ in range(10_000):
             health.tell("received 1 bytes", "received", bytes_down=1)
-            health.tell("Refused: train.steps", "departed", "error", kind="train", round=1, error="AgreementError")
+            health.tell(
+                "Refused: train.steps",
+                "departed",
+                "error",
+                kind="train",
+                round=1,
+                error="AgreementError",
+            )
             health.tell("refused a message", "message-refused", "warning")
             health.tell("sent 1 bytes", "sent", bytes_up=1)
         for _ in range(100):

@@ -1,4 +1,6 @@
-"""Certificates that end: said in time, renewed by the authority that participants know, and nobody needs a new invitation."""
+"""Certificates that end: said in time, renewed by the authority that participants know, and nobody
+needs a new invitation.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ from tequio.trust.keys import new_authority, new_server, replace_secret
 def aged(hub: Path, days: int) -> None:
     """Its certificate has so many days left, as if time had passed."""
     files = [(hub / name).read_bytes() for name in (AUTHORITY, AUTHORITY_KEY)]
-    certificate, key = new_server(files[0], files[1], list(read_certificate(hub / CERTIFICATE).hosts), days)
+    certificate, key = new_server(
+        files[0], files[1], list(read_certificate(hub / CERTIFICATE).hosts), days
+    )
     (hub / CERTIFICATE).write_bytes(certificate)
     replace_secret(hub / KEY, key)
 
@@ -52,7 +56,9 @@ def made(make_federation: Any, root: Path, days: int) -> Path:
     return root / "hub"
 
 
-def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federation: Any, tmp_path: Path) -> None:
+def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(
+    make_federation: Any, tmp_path: Path
+) -> None:
     hub, said = made(make_federation, tmp_path, 5), list[str]()
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -69,7 +75,9 @@ def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federati
     assert (reason["code"], ENGLISH.reason(reason)) == ("certificate-ending", words)
     assert f"Warning: {words}" in " ".join(tequio("status", hub).split())
     (warned,) = [
-        row for row in check_coordinator(hub, None) if row["status"] == "warning" and row["check"] == "certificate"
+        row
+        for row in check_coordinator(hub, None)
+        if row["status"] == "warning" and row["check"] == "certificate"
     ]
     assert warned["fix"] == f"tequio coordinator renew {hub}"
     before = read_certificate(hub / CERTIFICATE)
@@ -85,7 +93,9 @@ def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federati
     assert read_status(hub)["certificates"] == []
 
 
-def test_who_trusts_the_invitation_trusts_the_renewed_one(make_federation: Any, tmp_path: Path) -> None:
+def test_who_trusts_the_invitation_trusts_the_renewed_one(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """A real handshake against the authority of an invitation that was written before."""
     hub = made(make_federation, tmp_path, 5)
     address = json.loads((hub / "invitations" / "site0.json").read_text())["address"]
@@ -95,16 +105,28 @@ def test_who_trusts_the_invitation_trusts_the_renewed_one(make_federation: Any, 
     host, _, number = address.rpartition(":")
     with (
         claimed(host, int(number)) as own,
-        open_gateway(Gateway(hub / CERTIFICATE, hub / KEY, server), own, lambda *_: 1, lambda _: None, ignore_events),
+        open_gateway(
+            Gateway(hub / CERTIFICATE, hub / KEY, server),
+            own,
+            lambda *_: 1,
+            lambda _: None,
+            ignore_events,
+        ),
     ):
         shown = parse_certificate(exposure_probe.handshake(host, int(number), authority))
     assert shown.digest == read_certificate(hub / CERTIFICATE).digest
 
 
-def test_what_cannot_be_renewed_is_said_with_the_way_out(make_federation: Any, tmp_path: Path) -> None:
-    """An authority that ends as soon (folders of an earlier version), and one whose key is kept elsewhere; the files stay as they were."""
+def test_what_cannot_be_renewed_is_said_with_the_way_out(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """An authority that ends as soon (folders of an earlier version), and one whose key is kept
+    elsewhere; the files stay as they were.
+    """
     hub = made(make_federation, tmp_path, 5)
-    whole = {name: (hub / name).read_bytes() for name in (CERTIFICATE, KEY, AUTHORITY, AUTHORITY_KEY)}
+    whole = {
+        name: (hub / name).read_bytes() for name in (CERTIFICATE, KEY, AUTHORITY, AUTHORITY_KEY)
+    }
     (hub / AUTHORITY_KEY).unlink()
     with pytest.raises(ConfigError, match=r"authority's key is needed.*Put it back"):
         renew(hub)
@@ -125,10 +147,14 @@ def test_what_cannot_be_renewed_is_said_with_the_way_out(make_federation: Any, t
     assert renew(hub)["shown"]
 
 
-def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation: Any, tmp_path: Path) -> None:
+def test_with_a_real_authoritys_files_only_superlinks_is_renewed(
+    make_federation: Any, tmp_path: Path
+) -> None:
     authority, authority_key = new_authority("real", 10)
     paths = (tmp_path / "certificate", tmp_path / "key", tmp_path / "authority")
-    for path, data in zip(paths, (*new_server(authority, authority_key, ["127.0.0.1"], 5), authority), strict=True):
+    for path, data in zip(
+        paths, (*new_server(authority, authority_key, ["127.0.0.1"], 5), authority), strict=True
+    ):
         path.write_bytes(data)
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}", paths)
@@ -139,22 +165,44 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation
     assert paths[0].read_bytes() == before
 
 
-def test_one_that_has_ended_is_reported_before_anything_is_loaded(make_federation: Any, tmp_path: Path) -> None:
+def test_one_that_has_ended_is_reported_before_anything_is_loaded(
+    make_federation: Any, tmp_path: Path
+) -> None:
     hub = made(make_federation, tmp_path, 0)
     with refused(NetworkError, "certificate-ended", path=str(hub / CERTIFICATE)):
-        coordinate(hub, "127.0.0.1", None, Times(1.0, 1.0), Health("coordinator", ignore_events), lambda *_: None)
+        coordinate(
+            hub,
+            "127.0.0.1",
+            None,
+            Times(1.0, 1.0),
+            Health("coordinator", ignore_events),
+            lambda *_: None,
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_participants_connect_again_to_the_renewed_one(make_federation: Any, tmp_path: Path) -> None:
-    """Real processes: stopped after a round, renewed, started again; who was connected is so again, with its old invitation."""
-    toml, hub = make_federation(participants=2, train={"rounds": 30, "patience": 30}), tmp_path / "hub"
-    record, address, log = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}", tmp_path / "coordinator.log"
+def test_participants_connect_again_to_the_renewed_one(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Real processes: stopped after a round, renewed, started again; who was connected is so again,
+    with its old invitation.
+    """
+    toml, hub = (
+        make_federation(participants=2, train={"rounds": 30, "patience": 30}),
+        tmp_path / "hub",
+    )
+    record, address, log = (
+        hub / "run" / "ledger.sqlite",
+        f"127.0.0.1:{free_port()}",
+        tmp_path / "coordinator.log",
+    )
     with ExitStack() as staying:
         with federation(tmp_path, toml, address) as folders:
             people = [
-                staying.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
+                staying.enter_context(
+                    background(tmp_path / f"{name}.log", "participate", folder, *ALONE)
+                )
                 for name, folder in folders.items()
             ]
             until(lambda: record.exists() and "round" in kinds(record))

@@ -1,4 +1,6 @@
-"""A participant whose base is in shards among two processes (torchrun, gloo), in a federation across a network, as a user starts it."""
+"""A participant whose base is in shards among two processes (torchrun, gloo), in a federation
+across a network, as a user starts it.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,12 @@ def team(log: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(60)
 
 
-def test_in_shards_it_trains_and_one_of_its_processes_dies(make_federation: Any, tmp_path: Path) -> None:
-    """Where one process dies the other does not wait for it; started again it goes on, and the end is that of whole bases."""
+def test_in_shards_it_trains_and_one_of_its_processes_dies(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Where one process dies the other does not wait for it; started again it goes on, and the end
+    is that of whole bases.
+    """
     pieces = {
         "reduce": "fedit",
         "upload": "topk",
@@ -51,15 +57,23 @@ def test_in_shards_it_trains_and_one_of_its_processes_dies(make_federation: Any,
     toml = make_federation(kind="causal", participants=2, centre=False, **more)
     one = start(load_federation(toml), tmp_path / "one", False).folder
     own = toml.parent / "participants" / "site0.toml"
-    own.write_text(own.read_text().replace("[hardware]", "[team]\nshard_base = true\n\n[hardware]\nprobe = true"))
+    own.write_text(
+        own.read_text().replace(
+            "[hardware]", "[team]\nshard_base = true\n\n[hardware]\nprobe = true"
+        )
+    )
     hub, log = tmp_path / "hub" / "run", tmp_path / "site0.log"
     with (
         federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders,
         background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE),
     ):
         with team(log, folders["site0"]) as launcher:
-            until(lambda: (hub / "ledger.sqlite").exists() and "round" in kinds(hub / "ledger.sqlite"))
-            first, second = sorted(psutil.Process(launcher.pid).children(), key=lambda p: p.environ()["RANK"])
+            until(
+                lambda: (hub / "ledger.sqlite").exists() and "round" in kinds(hub / "ledger.sqlite")
+            )
+            first, second = sorted(
+                psutil.Process(launcher.pid).children(), key=lambda p: p.environ()["RANK"]
+            )
             second.send_signal(signal.SIGKILL)
             assert launcher.wait(60) != 0
             assert not first.is_running()

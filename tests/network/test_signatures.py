@@ -1,4 +1,6 @@
-"""Whose a signed request is: the key says so, under one name alone, and never the number that stands in the request."""
+"""Whose a signed request is: the key says so, under one name alone, and never the number that
+stands in the request.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,12 @@ def test_a_key_has_one_name_and_one_number() -> None:
     text = headers["flwr-public-key"]
     assert text.endswith("="), "else its last character has no spare bits"
     place = len(text.rstrip("=")) - 1
-    others = [text[:place] + char + text[place + 1 :] for char in string.ascii_letters + string.digits]
-    same = [other for other in others if other != text and b64decode(other, validate=True) == public]
+    others = [
+        text[:place] + char + text[place + 1 :] for char in string.ascii_letters + string.digits
+    ]
+    same = [
+        other for other in others if other != text and b64decode(other, validate=True) == public
+    ]
     assert same
     for other in same:
         assert signer(signatures, {**headers, "flwr-public-key": other}) is None
@@ -59,7 +65,10 @@ def test_a_key_that_is_not_listed_signs_nothing() -> None:
     known, other = new_key(), new_key()
     signatures = Signatures(lambda: {public_bytes(known): 7})
     assert signer(signatures, signed(other)) is None
-    assert signer(signatures, {**signed(known), "flwr-signature": signed(other)["flwr-signature"]}) is None
+    assert (
+        signer(signatures, {**signed(known), "flwr-signature": signed(other)["flwr-signature"]})
+        is None
+    )
 
 
 @pytest.mark.timeout(300)
@@ -78,7 +87,9 @@ def test_a_question_in_the_name_of_another_says_nothing_of_that_one(tmp_path: Pa
             Session("session", hub.address),
         ]
         with FleetHttpClient.from_server_address(hub.address, False, hub.authority, sign) as client:
-            client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
+            client.ActivateNode(
+                ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10)
+            )
             for _ in range(2):
                 with suppress(httpx.HTTPStatusError):
                     found = client.PullMessages(PullMessagesRequest(node=Node(node_id=victim)))

@@ -1,4 +1,6 @@
-"""Slow lines and slow neighbours at the gateway: a body that travels for too long is asked for again, and nobody waits for who joins."""
+"""Slow lines and slow neighbours at the gateway: a body that travels for too long is asked for
+again, and nobody waits for who joins.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,24 @@ def signed(key: PrivateKey, age: float) -> dict[str, str]:
     signature = b64encode(sign_message(key, stamp.encode())).decode()
     names = {"flwr-public-key": b64encode(public_bytes(key)).decode(), "flwr-signature": signature}
     names |= dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
-    return {**names, "flwr-timestamp": stamp, "content-type": "application/protobuf", "accept": "application/protobuf"}
+    return {
+        **names,
+        "flwr-timestamp": stamp,
+        "content-type": "application/protobuf",
+        "accept": "application/protobuf",
+    }
 
 
-def test_a_body_that_travels_for_longer_than_its_signature_counts_is_to_be_sent_again(tmp_path: Path) -> None:
+def test_a_body_that_travels_for_longer_than_its_signature_counts_is_to_be_sent_again(
+    tmp_path: Path,
+) -> None:
     """SuperLink's own 401 would say that the key is not known, and the participant would end."""
     counts = TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
     with live(tmp_path / "hub") as hub, httpx.Client(verify=hub.context(), timeout=60) as client:
         node = hub.enrol()
-        part = PushObjectRequest(node=Node(node_id=node), run_id=1, object_id="ab", object_content=b"x" * 1000)
+        part = PushObjectRequest(
+            node=Node(node_id=node), run_id=1, object_id="ab", object_content=b"x" * 1000
+        )
 
         def slowly(seconds: float) -> Iterator[bytes]:
             whole = part.SerializeToString()
@@ -56,7 +67,11 @@ def test_a_body_that_travels_for_longer_than_its_signature_counts_is_to_be_sent_
 
         def sent(age: float, seconds: float) -> httpx.Response:
             headers = signed(hub.keys[node], age)
-            return client.post(f"https://{hub.address}/v1/fleet/push-object", content=slowly(seconds), headers=headers)
+            return client.post(
+                f"https://{hub.address}/v1/fleet/push-object",
+                content=slowly(seconds),
+                headers=headers,
+            )
 
         late = sent(counts - 3.0, 4.0)
         assert (late.status_code, late.headers.get("retry-after")) == (503, "5"), late.text
@@ -68,11 +83,16 @@ def test_a_body_that_travels_for_longer_than_its_signature_counts_is_to_be_sent_
         assert sent(0.0, 0.0).status_code == 401, "the number of another participant"
 
 
-def test_nobody_waits_while_the_list_of_participants_is_locked(make_federation: Any, tmp_path: Path) -> None:
+def test_nobody_waits_while_the_list_of_participants_is_locked(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """As while `tequio coordinator invite` changes it."""
     with opened(make_federation, tmp_path) as (hub, _), ThreadPoolExecutor(4) as pool:
         address = open_coordinator_folder(hub).address
-        found = {name: read_invitation(hub / "invitations" / f"{name}.json") for name in ("site0", "site1")}
+        found = {
+            name: read_invitation(hub / "invitations" / f"{name}.json")
+            for name in ("site0", "site1")
+        }
 
         def joins(name: str) -> int | str:
             one = found[name]

@@ -1,4 +1,6 @@
-"""Budgets across a network: the coordinator ends the rounds before bytes are overrun; who has spent its own still gets the shared model."""
+"""Budgets across a network: the coordinator ends the rounds before bytes are overrun; who has spent
+its own still gets the shared model.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,14 @@ def sent(run: Path, *names: str) -> int:
 @pytest.mark.timeout(600)
 def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: Path) -> None:
     shape = {"rounds": 30, "patience": 30}
-    alone = start(load_federation(make_federation(folder="one", train={"rounds": 1})), tmp_path / "alone", False).folder
-    limit = 4.5 * sent(alone, "site1") / 1e6  # a round is begun where it pays for both; site0 will send nothing
+    alone = start(
+        load_federation(make_federation(folder="one", train={"rounds": 1})),
+        tmp_path / "alone",
+        False,
+    ).folder
+    limit = (
+        4.5 * sent(alone, "site1") / 1e6
+    )  # a round is begun where it pays for both; site0 will send nothing
     toml = make_federation(train=shape, budget={"megabytes": limit})
     file = toml.parent / "participants" / "site0.toml"
     file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
@@ -39,13 +47,17 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
         first = background(logs["site0"], "participate", folders["site0"], *ALONE)
         second = background(logs["site1"], "participate", folders["site1"], *ALONE)
         with first as one, second as two:
-            assert (one.wait(400), two.wait(60)) == (0, 0), [log.read_text() for log in logs.values()]
+            assert (one.wait(400), two.wait(60)) == (0, 0), [
+                log.read_text() for log in logs.values()
+            ]
     run = tmp_path / "hub" / "run"
     rounds = bodies(run, "round")
     assert len(rounds) in (1, 2, 3)
     assert 0 < sent(run, "site0", "site1") <= 1e6 * limit
     assert bodies(run, "budget")[0]["reason"]["code"] == "bytes-spent"
-    assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
+    assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {
+        "withheld"
+    }
     personal = {body["name"]: body for body in bodies(run, "personal")}
     assert personal["site0"]["chosen"] == "shared"
     assert personal["site0"]["cut"] == {"code": "own-budget-private", "facts": {}}  # and no figures
@@ -56,10 +68,17 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     assert at_home["facts"]["steps"] == 0
     assert "cut" not in personal["site1"]
     [book] = [read_account_books(folders["site0"] / "run")["site0"]]
-    assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one
+    assert [line["work"] for line in book] == [
+        "evaluate",
+        "local",
+        "personal",
+    ]  # the first look, and the last one
     home = folders["site1"] / "run"
     printed = tequio("accounts", home, "--own")
-    assert "Joining against training alone, by the participants' own account books (private)" in printed
+    assert (
+        "Joining against training alone, by the participants' own account books (private)"
+        in printed
+    )
     assert "as reported" not in printed  # the rounds are in the book alone
     assert "Resume with" not in tequio("report", home)
     assert json.loads(tequio("report", home, "--json"))["summary"]["finished"]

@@ -1,4 +1,6 @@
-"""`tequio join --try`: an earlier model is tried at home; nobody listens, nothing is sent, and no folder is made."""
+"""`tequio join --try`: an earlier model is tried at home; nobody listens, nothing is sent, and no
+folder is made.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,18 @@ from tequio.config import load_federation
 
 @pytest.fixture
 def asked(make_federation: Any, tmp_path: Path) -> tuple[str, str]:
-    """(an invitation to a coordinator that is not there, the participant's file); a run lies in run/."""
+    """(an invitation to a coordinator that is not there, the participant's file); a run lies in
+    run/.
+    """
     toml = make_federation(participants=2)
     start(load_federation(toml), tmp_path / "run", counterfactuals=False)
     _, invitations = init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     return str(invitations[0]), str(toml.parent / "participants" / "site0.toml")
 
 
-def test_it_says_whether_joining_would_pay_and_joins_nothing(asked: tuple[str, str], tmp_path: Path) -> None:
+def test_it_says_whether_joining_would_pay_and_joins_nothing(
+    asked: tuple[str, str], tmp_path: Path
+) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     said = CliRunner().invoke(app, ["join", *asked, "--try", str(tmp_path / "run"), "--json"])
     assert said.exit_code == 0, said.output
@@ -37,7 +43,9 @@ def test_it_says_whether_joining_would_pay_and_joins_nothing(asked: tuple[str, s
     assert row["verdict"] in ("pays", "does_not_pay", "open")
     assert row["low"] <= row["benefit"] <= row["high"]
     assert row["verdict"] == "open" or row["texts"] >= 20
-    spanish = CliRunner().invoke(app, ["join", *asked, "--try", str(tmp_path / "run"), "--lang", "es"])
+    spanish = CliRunner().invoke(
+        app, ["join", *asked, "--try", str(tmp_path / "run"), "--lang", "es"]
+    )
     words = " ".join(spanish.output.split())
     assert f"según {row['texts']} textos de validación" in words
     assert "Usted no se ha unido" in words

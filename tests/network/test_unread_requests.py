@@ -1,4 +1,6 @@
-"""A request that a participant cannot read is answered at once, and an answer that it cannot read does not end it."""
+"""A request that a participant cannot read is answered at once, and an answer that it cannot read
+does not end it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ pytest.importorskip("flwr")
 
 from flwr.app.message import ConfigRecord
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2 import (
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
 from live_server import Live
 from network_processes import until
 from open_gateway import asked, opened
@@ -75,7 +82,9 @@ def other_version(task: Request) -> bytes:
     ],
     ids=["noise", "version", "reply", "name"],
 )
-def test_what_cannot_be_read_is_answered_with_a_failure(service: ParticipantService, data: bytes, words: str) -> None:
+def test_what_cannot_be_read_is_answered_with_a_failure(
+    service: ParticipantService, data: bytes, words: str
+) -> None:
     """In fixed words, which become the failure of the round that was asked, whatever it was."""
     seen: list[str] = []
 
@@ -97,7 +106,9 @@ def test_what_cannot_be_read_is_answered_with_a_failure(service: ParticipantServ
 
 
 def test_only_such_a_failure_has_no_round() -> None:
-    """A reply without a round, or a failure of another kind or participant, is refused as before."""
+    """A reply without a round, or a failure of another kind or participant, is refused as
+    before.
+    """
     other = [
         pack_message(Reply(0, 0, "", body="{}")),
         pack_message(unread_request("words", "TrainingError")),
@@ -113,7 +124,9 @@ def test_only_such_a_failure_has_no_round() -> None:
 def test_the_round_goes_on_at_once_and_the_participant_does_the_next_task(
     hub: Live, service: ParticipantService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over a real server: each is its failure within seconds, is not sent again, and the next legal request is done."""
+    """Over a real server: each is its failure within seconds, is not sent again, and the next legal
+    request is done.
+    """
     node, stop = hub.enrol(), Event()
     net = hub.net(node, deadline=200.0)
     legal = EvaluateRequest(1, 1, "site0", zero(service.node.adapted.spec))
@@ -196,7 +209,13 @@ def test_a_letter_of_an_absurd_size_is_answered_and_the_participant_stays(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, limits[1]))
     try:
-        _work(client, Identity("127.0.0.1:1", b"", new_key(), 7, tmp_path), ClientState(never, log), stop, lambda: "")
+        _work(
+            client,
+            Identity("127.0.0.1:1", b"", new_key(), 7, tmp_path),
+            ClientState(never, log),
+            stop,
+            lambda: "",
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (answer,) = client.answers
@@ -245,8 +264,12 @@ def answering_nonsense(folder: Path, coding: str) -> Iterator[tuple[str, bytes]]
         server.shutdown()
 
 
-@pytest.mark.parametrize(("coding", "error"), [("", "RemoteProtocolError"), ("gzip", "DecodingError")])
-def test_an_answer_that_cannot_be_read_is_a_lost_connection(coding: str, error: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("coding", "error"), [("", "RemoteProtocolError"), ("gzip", "DecodingError")]
+)
+def test_an_answer_that_cannot_be_read_is_a_lost_connection(
+    coding: str, error: str, tmp_path: Path
+) -> None:
     """The participant tries again; its process does not end."""
     stop, seen = Event(), list[tuple[str, Value]]()
 

@@ -1,4 +1,6 @@
-"""A coordinator and a participant of different versions refuse each other by name; a coordinator that starts again checks what it has."""
+"""A coordinator and a participant of different versions refuse each other by name; a coordinator
+that starts again checks what it has.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,13 @@ def test_a_participant_of_another_version_ends_and_the_coordinator_logs_both(
     one.thread.join(60)
     (error,) = one.ended
     assert isinstance(error, NetworkError)
-    assert error.reason == Reason("versions-differ", {"side": "coordinator", "stated": SPEAKS, "own": SPEAKS})
-    assert any(line.startswith("refused: A participant has version") and both_named(line) for line in hub.log_lines)
+    assert error.reason == Reason(
+        "versions-differ", {"side": "coordinator", "stated": SPEAKS, "own": SPEAKS}
+    )
+    assert any(
+        line.startswith("refused: A participant has version") and both_named(line)
+        for line in hub.log_lines
+    )
     assert hub.net(number).connections() == {}
 
 
@@ -74,7 +81,9 @@ def test_a_participant_of_before_versions_were_stated_is_refused(hub: Live) -> N
     plain = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), signed]
     opened = FleetHttpClient.from_server_address(hub.address, False, hub.authority, plain)
     with opened as client, pytest.raises(httpx.HTTPStatusError) as caught:
-        client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
+        client.ActivateNode(
+            ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10)
+        )
     assert caught.value.response.status_code == 426
     assert any("A participant has version 'tequio-record-1'" in line for line in hub.log_lines)
     assert hub.net(number).connections() == {}
@@ -126,7 +135,13 @@ def test_a_message_of_another_format_is_refused_with_both() -> None:
 def says(spec: str) -> Any:
     """A participant that says this of itself."""
     batches = {"train": 48, "validation": 16, "test": 16}
-    reported = {"hardware": {}, "batches": batches, "mean_tokens": 6.0, "data": {"rows": 80}, "speed": None}
+    reported = {
+        "hardware": {},
+        "batches": batches,
+        "mean_tokens": 6.0,
+        "data": {"rows": 80},
+        "speed": None,
+    }
     body = json.dumps({"spec": spec, "told": reported, "commitment": "c"})
 
     def answer(data: bytes) -> bytes:
@@ -137,9 +152,15 @@ def says(spec: str) -> Any:
     return answer
 
 
-def started(hub: Live, folder: Path, number: int, config: Federation, other: Federation | None = None) -> list[str]:
-    """Start on the run as a coordinator does, up to the first round; the kinds of its records. other: the bases are its."""
-    (folder / "enrolled.json").write_text(json.dumps({"site0": {"public_key": "", "node": str(number)}}))
+def started(
+    hub: Live, folder: Path, number: int, config: Federation, other: Federation | None = None
+) -> list[str]:
+    """Start on the run as a coordinator does, up to the first round; the kinds of its records.
+    other: the bases are its.
+    """
+    (folder / "enrolled.json").write_text(
+        json.dumps({"site0": {"public_key": "", "node": str(number)}})
+    )
     public = read_public(config)
     seats = build_seats(other or config, resolve_algorithm(config), public, folder / "run")
     contexts = {seat.name: seat.context for seat in seats}
@@ -158,7 +179,10 @@ def test_a_coordinator_that_starts_again_checks_public_data_precision_and_config
     assert started(hub, tmp_path, number, config) == ["run"]
     assert started(hub, tmp_path, number, config) == ["run"]
     assert config.centre is not None
-    for name, file in (("slice public", config.gate.slices["public"]), ("centre", config.centre.data)):
+    for name, file in (
+        ("slice public", config.gate.slices["public"]),
+        ("centre", config.centre.data),
+    ):
         text = file.read_text()
         file.write_text("".join(text.splitlines(keepends=True)[:-1]))
         with pytest.raises(RunError) as caught:
@@ -166,13 +190,19 @@ def test_a_coordinator_that_starts_again_checks_public_data_precision_and_config
         assert f"the public data of {name} in {file} (expected digest " in caught.value.why
         assert "Put back what changed" in caught.value.fix
         file.write_text(text)
-    coarse = config.model_copy(update={"base": config.base.model_copy(update={"dtype": "bfloat16"})})
-    precise = r'\[base\] dtype = "auto" gives on this machine \(expected float32, found bfloat16\)\.'
+    coarse = config.model_copy(
+        update={"base": config.base.model_copy(update={"dtype": "bfloat16"})}
+    )
+    precise = (
+        r'\[base\] dtype = "auto" gives on this machine \(expected float32, found bfloat16\)\.'
+    )
     with pytest.raises(RunError, match=precise) as only:
         started(hub, tmp_path, number, config, coarse)
     assert only.value.why.count("expected") == 1
     longer = config.model_copy(update={"train": config.train.model_copy(update={"rounds": 7})})
-    with pytest.raises(RunError, match=r"train\.rounds of federation\.toml \(expected 2, found 7\)"):
+    with pytest.raises(
+        RunError, match=r"train\.rounds of federation\.toml \(expected 2, found 7\)"
+    ):
         started(hub, tmp_path, number, longer)
     assert started(hub, tmp_path, number, config) == ["run"]
     with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:

@@ -1,4 +1,6 @@
-"""`tequio status` names whom a round waits for, for what, and since when; of a process that is gone it says nothing of the kind."""
+"""`tequio status` names whom a round waits for, for what, and since when; of a process that is gone
+it says nothing of the kind.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tequio.cli.main import app
 from tequio.core.events import ignore_events
 
 
-def test_status_says_for_whom_a_round_waits_and_since_when(make_federation: Any, tmp_path: Path) -> None:
+def test_status_says_for_whom_a_round_waits_and_since_when(
+    make_federation: Any, tmp_path: Path
+) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(participants=2), f"127.0.0.1:{free_port()}")
     since = (datetime.now(UTC) - timedelta(seconds=200)).isoformat(timespec="seconds")

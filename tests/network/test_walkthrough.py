@@ -1,4 +1,6 @@
-"""The README's three terminals, as they stand there: its commands are read from it and run, with fewer rounds and on a free port."""
+"""The README's three terminals, as they stand there: its commands are read from it and run, with
+fewer rounds and on a free port.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,15 @@ DEADLINE = 900.0  # seconds
 
 def terminals(address: str) -> list[list[list[str]]]:
     """The commands of each block of the section, without the installation."""
-    section = README.read_text(encoding="utf-8").split("## Across a network, tried on one machine")[1].split("\n## ")[0]
+    section = (
+        README.read_text(encoding="utf-8")
+        .split("## Across a network, tried on one machine")[1]
+        .split("\n## ")[0]
+    )
     blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     commands = [
-        [shlex.split(line) for line in block.replace("127.0.0.1:9443", address).splitlines()] for block in blocks
+        [shlex.split(line) for line in block.replace("127.0.0.1:9443", address).splitlines()]
+        for block in blocks
     ]
     return [[words for words in block if words[0] == "tequio"] for block in commands]
 
@@ -35,7 +42,9 @@ def running(words: list[str], folder: Path, log: Path) -> Iterator[subprocess.Po
     command = [sys.executable, "-m", "tequio.cli.main", *words[1:]]
     with log.open("wb") as stream:
         source = subprocess.PIPE if words[1] == "join" else subprocess.DEVNULL
-        process = subprocess.Popen(command, cwd=folder, stdin=source, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=source, stdout=stream, stderr=subprocess.STDOUT
+        )
     if process.stdin is not None:
         process.stdin.write(b"y\n")
         process.stdin.close()
@@ -68,7 +77,10 @@ def test_three_terminals_as_written(tmp_path: Path) -> None:
     shorter = re.sub(r"rounds = \d+", "rounds = 1\nmax_steps = 2", toml.read_text(encoding="utf-8"))
     toml.write_text(shorter, encoding="utf-8")
     for file in (tmp_path / "try" / "participants").glob("*.toml"):
-        file.write_text(re.sub(r"max_(\w+) = \d+", r"max_\1 = 20", file.read_text(encoding="utf-8")), encoding="utf-8")
+        file.write_text(
+            re.sub(r"max_(\w+) = \d+", r"max_\1 = 20", file.read_text(encoding="utf-8")),
+            encoding="utf-8",
+        )
     done(once[1], tmp_path, tmp_path / "init.log")
     log = tmp_path / "coordinator.log"
     with ExitStack() as open_:
@@ -81,7 +93,10 @@ def test_three_terminals_as_written(tmp_path: Path) -> None:
         for join, _ in others:
             said = done(join, tmp_path, tmp_path / f"{Path(join[-1]).name}-join.log")
             assert "What will leave this machine" in said
-        people = [open_.enter_context(running(go, tmp_path, tmp_path / f"{k}.log")) for k, (_, go) in enumerate(others)]
+        people = [
+            open_.enter_context(running(go, tmp_path, tmp_path / f"{k}.log"))
+            for k, (_, go) in enumerate(others)
+        ]
         assert main.wait(DEADLINE) == 0, log.read_text(encoding="utf-8")
         assert [person.wait(DEADLINE) for person in people] == [0, 0]
     assert (tmp_path / "try" / "hub" / "run" / "report.en.html").is_file()

@@ -1,4 +1,6 @@
-"""The drill: a coordinator's folder is backed up, lost, restored, and goes on, with the folders of an older commit's runs."""
+"""The drill: a coordinator's folder is backed up, lost, restored, and goes on, with the folders of
+an older commit's runs.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def code(hub: Path, target: Path) -> str:
 
 
 def check_digests(copy: Path) -> int:
-    """Check every file of a backup as `sha256sum --check SHA256SUMS` does; returns how many there are."""
+    """Check every file of a backup as `sha256sum --check SHA256SUMS` does; returns how many
+    there are.
+    """
     lines = (copy / SUMS).read_text(encoding="utf-8").splitlines()
     for line in lines:
         expected, name = line.split("  ", 1)
@@ -79,7 +83,9 @@ def test_a_backup_finds_its_federation_anywhere(tmp_path: Path, monkeypatch: Pat
     assert Path(found.federation).resolve() == (copy / "federation.toml").resolve()
     assert stat.S_IMODE((copy / "hub" / "tls" / "authority.key").stat().st_mode) == 0o600
     assert stat.S_IMODE((copy / "hub").stat().st_mode) == 0o700
-    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == [], "no unfinished copy is left"
+    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == [], (
+        "no unfinished copy is left"
+    )
 
 
 def test_a_folder_that_was_not_started_yet_is_backed_up(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -112,8 +118,12 @@ def test_what_cannot_be_backed_up_is_refused(tmp_path: Path, monkeypatch: Patch)
     assert not (root / "copy").exists()
 
 
-def test_a_copy_of_a_folder_that_changes_is_whole_or_is_not_made(tmp_path: Path, monkeypatch: Patch) -> None:
-    """A process commits one record after another: a copy that is made verifies, and one that could not be is not kept."""
+def test_a_copy_of_a_folder_that_changes_is_whole_or_is_not_made(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """A process commits one record after another: a copy that is made verifies, and one that could
+    not be is not kept.
+    """
     root = unpacked("network-stopped", tmp_path, monkeypatch)
     hub, over, written = root / "hub", threading.Event(), list[str]()
     written += hashes(hub / "run")
@@ -139,11 +149,15 @@ def test_a_copy_of_a_folder_that_changes_is_whole_or_is_not_made(tmp_path: Path,
             assert (refused, copy.exists()) == ("backup-outpaced", False)
             assert pause < 1.0, "five tries were not enough for a commit every two seconds"
         else:
-            assert verify_run(copy / "hub" / "run")["head"] == made.head == written[made.records - 1]
+            assert (
+                verify_run(copy / "hub" / "run")["head"] == made.head == written[made.records - 1]
+            )
 
 
 def test_a_file_that_is_written_in_place_is_noticed(tmp_path: Path, monkeypatch: Patch) -> None:
-    """While a file is changed in place no copy is made; of a log that grows the copy has the part that was there."""
+    """While a file is changed in place no copy is made; of a log that grows the copy has the part
+    that was there.
+    """
     root = unpacked("network-stopped", tmp_path, monkeypatch)
     for name, mode, whole in (("server.log", "ab", True), ("model.bin", "r+b", False)):
         file, over = root / "hub" / name, threading.Event()
@@ -174,7 +188,9 @@ def test_a_file_that_is_written_in_place_is_noticed(tmp_path: Path, monkeypatch:
 def test_a_coordinator_that_is_lost_while_it_serves_is_restored_to_the_same_end(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Backed up while it listens, killed with all its processes, its folder deleted, unpacked, started again."""
+    """Backed up while it listens, killed with all its processes, its folder deleted, unpacked,
+    started again.
+    """
     pytest.importorskip("flwr")
     finished = unpacked("network-finished", tmp_path, monkeypatch).absolute() / "hub" / "run"
     root = unpacked("network-stopped", tmp_path, monkeypatch)

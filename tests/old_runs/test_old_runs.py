@@ -60,7 +60,9 @@ def models(found: dict[str, list[Any]]) -> dict[str, str]:
 
 def losses(found: dict[str, list[Any]]) -> list[float]:
     rows = sorted(found["personal"], key=lambda row: str(row["name"]))  # a network has any order
-    tests = [row["test"][model]["loss"] for row in rows for model in sorted({*row["test"]} - {"general"})]
+    tests = [
+        row["test"][model]["loss"] for row in rows for model in sorted({*row["test"]} - {"general"})
+    ]
     return [row["mean_validation_loss"] for row in found["round"]] + tests
 
 
@@ -116,7 +118,9 @@ def test_a_run_cut_off_is_resumed_to_the_same_end(tmp_path: Path, monkeypatch: P
     assert hashes(run)[: len(before)] == before
     found = verify_run(run)
     assert (found["ok"], found["outcome"]) == (True, end["outcome"])
-    check_same_end(run, finished)  # not the outcome: it covers personal records, which hold more than they did
+    check_same_end(
+        run, finished
+    )  # not the outcome: it covers personal records, which hold more than they did
 
 
 def test_a_finished_network_is_read_at_both_ends(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -152,7 +156,9 @@ def test_a_stopped_network_is_read_at_both_ends(tmp_path: Path, monkeypatch: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_stopped_network_is_started_again_and_comes_to_the_same_end(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_stopped_network_is_started_again_and_comes_to_the_same_end(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
     """With a certificate of today (that of the fixture lasts about a year), on a free port."""
     pytest.importorskip("flwr")
     finished = unpacked("network-finished", tmp_path, monkeypatch).absolute() / "hub" / "run"

@@ -1,4 +1,5 @@
-"""One process of a team, as torchrun starts it: a participant's two rounds and its personal model; the first one writes what came out.
+"""One process of a team, as torchrun starts it: a participant's two rounds and its personal model;
+the first one writes what came out.
 
 Each writes how many frozen numbers it keeps.
 """
@@ -48,7 +49,9 @@ def made(toml: Path, batch_size: int, out: Path, together: ProcessGroup, shards:
     node = build_node(context, file, read_splits(config, file), None)
     few = replace(context.task, batch_tokens=64)  # type: ignore[type-var]  # validation data in more batches than processes
     node = replace(node, batch_size=batch_size, together=together, task=few)
-    task = TrainRequest(1, 1, node.name, "product", 4, 5, 5e-3, 11, zero(context.adapted.spec), None)
+    task = TrainRequest(
+        1, 1, node.name, "product", 4, 5, 5e-3, 11, zero(context.adapted.spec), None
+    )
     data = pack_message(task) if together.rank == 0 else b""
     got = unpack_message(together.hand_on(data), "a task handed on", REQUESTS)
     assert isinstance(got, TrainRequest)
@@ -62,14 +65,20 @@ def made(toml: Path, batch_size: int, out: Path, together: ProcessGroup, shards:
     personal = personalise(
         node,
         shared,
-        personal_settings(config, len(node.data.train), node.name, Assignment(4, 5, None, Reason("as-asked"))),
+        personal_settings(
+            config, len(node.data.train), node.name, Assignment(4, 5, None, Reason("as-asked"))
+        ),
     )
     tag = f"{together.size}-{'shards' if shards else 'whole'}"
     retained = {id(p): local(p).numel() for p in context.adapted.model.parameters()}
     frozen = sum(retained.values()) + sum(
         0 if shards else layer.original.numel() for layer in context.adapted.layers.values()
     )
-    numbers = {"frozen": frozen, "whole": context.adapted.base.parameters, "path": context.adapted.path.why}
+    numbers = {
+        "frozen": frozen,
+        "whole": context.adapted.base.parameters,
+        "path": context.adapted.path.why,
+    }
     (out / f"{tag}.{together.rank}.json").write_text(json.dumps(numbers))
     refused = [_refused(node, together), shards and _refused_whole(node)]
     assert together.hand_on() == b""
@@ -81,8 +90,15 @@ def made(toml: Path, batch_size: int, out: Path, together: ProcessGroup, shards:
             "first": reply.metrics["loss_first"],
             "last": reply.metrics["loss_last"],
         }
-        facts |= {"chosen": personal.body["chosen"], "test": personal.body["test"]["personal"]["loss"]}
-        facts |= {"joules": reply.energy.joules, "refused": refused, "looked": evaluated.metrics["loss"]}
+        facts |= {
+            "chosen": personal.body["chosen"],
+            "test": personal.body["test"]["personal"]["loss"],
+        }
+        facts |= {
+            "joules": reply.energy.joules,
+            "refused": refused,
+            "looked": evaluated.metrics["loss"],
+        }
         (out / f"{tag}.json").write_text(json.dumps(facts))
 
 
@@ -92,7 +108,17 @@ def _refused(node: Node, together: ProcessGroup) -> bool:
     objective = Objective(terms_by_name({"fedprox": 0.1}), start=still(node.adapted.moving()))
     return _raises(
         ConfigError,
-        lambda: train(node.adapted, node.task, parameters, stream, [1e-3], node.name, None, objective, together),
+        lambda: train(
+            node.adapted,
+            node.task,
+            parameters,
+            stream,
+            [1e-3],
+            node.name,
+            None,
+            objective,
+            together,
+        ),
     )
 
 

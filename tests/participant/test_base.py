@@ -55,7 +55,12 @@ def test_the_sizes_without_weights_are_those_with_them(tiny_llama: Path, tmp_pat
     shape = model_shape(str(tiny_llama), "causal", modules, torch.bfloat16, tmp_path)
     base = load_base(str(tiny_llama), "causal", torch.bfloat16, tmp_path)
     assert shape.parameters == base.parameters
-    assert (shape.layers, shape.hidden, shape.vocabulary, shape.bytes_per_parameter) == (2, 32, 40, 2)
+    assert (shape.layers, shape.hidden, shape.vocabulary, shape.bytes_per_parameter) == (
+        2,
+        32,
+        40,
+        2,
+    )
     assert sorted(shape.adapted) == [(16, 32), (16, 32), (32, 32), (32, 32)]
     assert sorted(AdaptedModel(base, modules, 2.0).shapes.values()) == sorted(shape.adapted)
     assert shape.loss_cells == cells(40, base.device)
@@ -70,6 +75,8 @@ def test_a_path_that_is_not_there_is_not_taken_for_an_id(tmp_path: Path) -> None
         load_base("x.gguf", "causal", torch.float32, tmp_path)
 
 
-def test_a_causal_head_that_an_encoder_lacks_is_not_made_up(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_causal_head_that_an_encoder_lacks_is_not_made_up(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
     with refused(BaseModelError, "base-incomplete"):
         load_base(str(tiny_bert), "causal", torch.float32, tmp_path)

@@ -72,7 +72,9 @@ def edit(file: Path, **changes: Any) -> None:
         ("llama", "causal", 66),
     ],
 )
-def test_the_longest_text_is_what_the_base_can_really_read(family: str, kind: Any, limit: int, tmp_path: Path) -> None:
+def test_the_longest_text_is_what_the_base_can_really_read(
+    family: str, kind: Any, limit: int, tmp_path: Path
+) -> None:
     base = load(make(tmp_path / "base", (ENCODERS | DECODERS)[family]), kind)
     assert base.max_positions == limit
     ids = torch.full((1, limit), 7)
@@ -87,14 +89,18 @@ def test_a_tokenizer_that_knows_more_than_the_embeddings_is_refused(llama: Path)
     words = tokenizer()
     words.add_tokens([f"new{i}" for i in range(12)])
     words.save_pretrained(llama)
-    refused(llama, f"knows {len(words)} tokens", "embeddings have 40 rows", "resize_token_embeddings")
+    refused(
+        llama, f"knows {len(words)} tokens", "embeddings have 40 rows", "resize_token_embeddings"
+    )
 
 
 def test_a_token_of_an_image_beyond_the_embeddings_is_no_obstacle(tmp_path: Path) -> None:
     words = tokenizer()
     rows = len(words)
     words.add_tokens(["<image_soft_token>"], special_tokens=True)  # as Gemma 3 270M has it
-    folder = make(tmp_path / "base", ("LlamaForCausalLM", LLAMA | {"vocab_size": rows}), lambda: words)
+    folder = make(
+        tmp_path / "base", ("LlamaForCausalLM", LLAMA | {"vocab_size": rows}), lambda: words
+    )
     assert load(folder).notes == ()
 
 
@@ -108,7 +114,11 @@ def without(*roles: str) -> Any:
 def test_a_padding_token_is_chosen_where_there_is_none(tmp_path: Path) -> None:
     base = load(make(tmp_path / "eos", GPT2, lambda: without("pad_token")))
     assert (base.tokenizer.pad_token, base.notes) == ("<eos>", ())
-    bare = make(tmp_path / "bare", ("BertModel", BERT), lambda: without("pad_token", "eos_token", "unk_token"))
+    bare = make(
+        tmp_path / "bare",
+        ("BertModel", BERT),
+        lambda: without("pad_token", "eos_token", "unk_token"),
+    )
     base = load(bare, "classification")
     assert base.tokenizer.pad_token_id == 0
     assert "no padding token" in base.notes[0]
@@ -162,7 +172,9 @@ def test_a_shard_that_was_cut_off_is_named(sharded: Path) -> None:
     refused(sharded, cut.name, "truncated or damaged")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x08", b"\xff" * 64, b"<html>404 Not Found</html>", b"\x02\0\0\0\0\0\0\0[]"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x08", b"\xff" * 64, b"<html>404 Not Found</html>", b"\x02\0\0\0\0\0\0\0[]"]
+)
 def test_a_weight_file_of_something_else_is_named(llama: Path, data: bytes) -> None:
     (llama / "model.safetensors").write_bytes(data)
     refused(llama, "model.safetensors", "truncated or damaged", "Download")
@@ -174,7 +186,9 @@ def test_a_damaged_index_is_named(sharded: Path, text: str) -> None:
     refused(sharded, "model.safetensors.index.json is truncated or damaged")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"model_type": "no-such-family"}', '{"model_type": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"model_type": "no-such-family"}', '{"model_type": 3}']
+)
 def test_a_damaged_configuration_is_an_error_of_the_base(llama: Path, text: str) -> None:
     (llama / "config.json").write_text(text)
     refused(llama, "cannot be loaded")
@@ -188,9 +202,18 @@ def test_sizes_that_do_not_fit_the_weights_are_an_error_of_the_base(llama: Path)
 
 
 @pytest.mark.parametrize(
-    ("method", "said"), [("gptq", "GPTQ"), ("awq", "AWQ"), ("bitsandbytes", "bitsandbytes"), ("fp8", "FP8"), ("x", "x")]
+    ("method", "said"),
+    [
+        ("gptq", "GPTQ"),
+        ("awq", "AWQ"),
+        ("bitsandbytes", "bitsandbytes"),
+        ("fp8", "FP8"),
+        ("x", "x"),
+    ],
 )
-def test_a_quantised_checkpoint_is_named_before_any_weight_is_read(llama: Path, method: str, said: str) -> None:
+def test_a_quantised_checkpoint_is_named_before_any_weight_is_read(
+    llama: Path, method: str, said: str
+) -> None:
     (llama / "model.safetensors").write_bytes(b"not read")
     edit(llama / "config.json", quantization_config={"quant_method": method, "bits": 4})
     refused(llama, f"quantised with {said}", "unquantised", "GGUF")
@@ -198,8 +221,12 @@ def test_a_quantised_checkpoint_is_named_before_any_weight_is_read(llama: Path, 
         model_shape(str(llama), "causal", ["q_proj"], torch.float32, llama)
 
 
-@pytest.mark.parametrize(("ending", "said"), [("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes")])
-def test_quantised_tensors_without_a_word_in_the_configuration(llama: Path, ending: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("ending", "said"), [("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes")]
+)
+def test_quantised_tensors_without_a_word_in_the_configuration(
+    llama: Path, ending: str, said: str
+) -> None:
     tensors = load_file(llama / "model.safetensors")
     tensors[f"model.layers.0.self_attn.q_proj.{ending}"] = torch.zeros(4, dtype=torch.int32)
     save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
@@ -207,7 +234,11 @@ def test_quantised_tensors_without_a_word_in_the_configuration(llama: Path, endi
 
 
 def test_a_model_with_code_of_its_own_is_refused(llama: Path) -> None:
-    edit(llama / "config.json", model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"})
+    edit(
+        llama / "config.json",
+        model_type="own",
+        auto_map={"AutoConfig": "configuration_own.OwnConfig"},
+    )
     refused(llama, "code that comes with the model")
 
 

@@ -1,4 +1,6 @@
-"""The same weights are the same base, wherever they came from; and records written before still open."""
+"""The same weights are the same base, wherever they came from; and records written before still
+open.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tequio.participant.base import load_base
 from tequio.participant.base_digest import digest_parameters
 
 
-def digest(name: Path | str, cache: Path, dtype: torch.dtype = torch.float32, kind: Any = "causal") -> str:
+def digest(
+    name: Path | str, cache: Path, dtype: torch.dtype = torch.float32, kind: Any = "causal"
+) -> str:
     return load_base(str(name), kind, dtype, cache).digest
 
 
@@ -49,7 +53,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_one_file_shards_and_a_hub_id_are_one_base(tiny_llama: Path, hub: Path, tmp_path: Path) -> None:
+def test_one_file_shards_and_a_hub_id_are_one_base(
+    tiny_llama: Path, hub: Path, tmp_path: Path
+) -> None:
     expected = digest(tiny_llama, tmp_path)
     shards = saved(tiny_llama, tmp_path / "shards", max_shard_size="20KB")
     assert len(list(shards.glob("*.safetensors"))) > 2
@@ -72,7 +78,9 @@ def test_equal_values_in_another_precision_are_the_same_base(
     short = saved(tiny_llama, tmp_path / "short", narrow)
     wide = saved(short, tmp_path / "wide", torch.float32)
     assert load_file(wide / "model.safetensors")["model.norm.weight"].dtype == torch.float32
-    assert digest(short, tmp_path) == digest(wide, tmp_path) == digest(short, tmp_path, torch.bfloat16)
+    assert (
+        digest(short, tmp_path) == digest(wide, tmp_path) == digest(short, tmp_path, torch.bfloat16)
+    )
     assert digest(short, tmp_path) != digest(tiny_llama, tmp_path)  # its values were rounded
 
 
@@ -81,7 +89,11 @@ def test_names_values_and_shapes_count(tiny_llama: Path, tmp_path: Path) -> None
     copy = Path(shutil.copytree(tiny_llama, tmp_path / "copy"))
     tensors = load_file(copy / "model.safetensors")
     one, two = (f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 1))
-    save_file(tensors | {one: tensors[two], two: tensors[one]}, copy / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        tensors | {one: tensors[two], two: tensors[one]},
+        copy / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     assert digest(copy, tmp_path) != expected
     tensors[one][0, 0] += 1e-6
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
@@ -94,12 +106,18 @@ def test_what_no_task_reads_does_not_count(tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     retained = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     assert len(retained) < len(tensors)
-    save_file(retained | {"cls.bias": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        retained | {"cls.bias": torch.ones(3)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     assert digest(folder, tmp_path, kind="classification") == expected
 
 
 def write_gguf(source: Path, target: Path, kind: str) -> Path:
-    """The tiny Llama as llama.cpp writes it: query and key rows in its own order, norms in float32."""
+    """The tiny Llama as llama.cpp writes it: query and key rows in its own order, norms in
+    float32.
+    """
     import gguf
     from transformers import AutoConfig
 
@@ -128,7 +146,9 @@ def write_gguf(source: Path, target: Path, kind: str) -> Path:
         value = tensor.float()
         count = heads if "q_proj" in name else groups if "k_proj" in name else 0
         if count:
-            value = value.reshape(count, 2, value.shape[0] // count // 2, value.shape[1]).swapaxes(1, 2)
+            value = value.reshape(count, 2, value.shape[0] // count // 2, value.shape[1]).swapaxes(
+                1, 2
+            )
             value = value.reshape(tensor.shape)
         new = names.get_name(name, try_suffixes=(".weight",))
         assert new is not None
@@ -143,7 +163,8 @@ def write_gguf(source: Path, target: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype"), [("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16), ("Q8_0", None)]
+    ("kind", "dtype"),
+    [("F32", torch.float32), ("F16", torch.float16), ("BF16", torch.bfloat16), ("Q8_0", None)],
 )
 def test_a_gguf_file_without_quantised_tensors_is_the_same_base(
     tiny_llama: Path, kind: str, dtype: torch.dtype | None, tmp_path: Path
@@ -153,7 +174,9 @@ def test_a_gguf_file_without_quantised_tensors_is_the_same_base(
 
     folder = saved(tiny_llama, tmp_path / "folder", dtype or torch.float32)
     file = write_gguf(folder, tmp_path / "tiny.gguf", kind)
-    assert digest(file, tmp_path / "cache") != digest(folder, tmp_path / "cache")  # another tokenizer is in it
+    assert digest(file, tmp_path / "cache") != digest(
+        folder, tmp_path / "cache"
+    )  # another tokenizer is in it
     AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name).save_pretrained(folder)
     same = digest(file, tmp_path / "cache") == digest(folder, tmp_path / "cache")
     assert same == (dtype is not None)
@@ -185,28 +208,45 @@ def uncased(table: Any) -> Any:
 
 def marked(table: Any) -> Any:
     """The same vocabulary; a text begins with a special token."""
-    single = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    single = [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
     tokens = {"[CLS]": {"id": "[CLS]", "ids": [3], "tokens": ["[CLS]"]}}
     return table | {
-        "post_processor": {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": tokens}
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": single,
+            "pair": single,
+            "special_tokens": tokens,
+        }
     }
 
 
 @pytest.mark.parametrize("change", [swapped, uncased, marked])
-def test_another_tokenizer_is_another_base(tiny_llama: Path, change: Callable[[Any], Any], tmp_path: Path) -> None:
+def test_another_tokenizer_is_another_base(
+    tiny_llama: Path, change: Callable[[Any], Any], tmp_path: Path
+) -> None:
     expected = digest(tiny_llama, tmp_path)
-    assert digest(retokenised(tiny_llama, tmp_path / "same", lambda table: table), tmp_path) == expected
+    assert (
+        digest(retokenised(tiny_llama, tmp_path / "same", lambda table: table), tmp_path)
+        == expected
+    )
     assert digest(retokenised(tiny_llama, tmp_path / "other", change), tmp_path) != expected
 
 
-def test_special_tokens_count_and_the_template_for_a_causal_task_only(tmp_path: Path, tiny_bert: Path) -> None:
+def test_special_tokens_count_and_the_template_for_a_causal_task_only(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
     folder = make(tmp_path / "base", DECODERS["llama"])
     expected = digest(folder, tmp_path)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     with_template = digest(folder, tmp_path)
     (folder / "chat_template.jinja").write_text(TEMPLATE + "!")
     table = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(table | {"eos_token": table["unk_token"]}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(table | {"eos_token": table["unk_token"]})
+    )
     assert len({expected, with_template, digest(folder, tmp_path)}) == 3
     encoder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
     expected = digest(encoder, tmp_path, kind="classification")
@@ -217,7 +257,9 @@ def test_special_tokens_count_and_the_template_for_a_causal_task_only(tmp_path: 
 # records of versions before
 
 
-def test_a_record_with_the_tensors_alone_gets_their_digest(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_record_with_the_tensors_alone_gets_their_digest(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     """Whatever the tokenizer, as it was then."""
     now = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)
     recorded = digest_parameters(now.model)
@@ -225,8 +267,14 @@ def test_a_record_with_the_tensors_alone_gets_their_digest(tiny_llama: Path, tmp
     other = retokenised(tiny_llama, tmp_path / "other", uncased)
     for folder in (tiny_llama, other):
         for dtype in (torch.float32, torch.bfloat16):
-            assert load_base(str(folder), "causal", dtype, tmp_path, recorded=recorded).digest == recorded
-    assert load_base(str(other), "causal", torch.float32, tmp_path, recorded=now.digest).digest != now.digest
+            assert (
+                load_base(str(folder), "causal", dtype, tmp_path, recorded=recorded).digest
+                == recorded
+            )
+    assert (
+        load_base(str(other), "causal", torch.float32, tmp_path, recorded=now.digest).digest
+        != now.digest
+    )
 
 
 def before(folder: Path) -> str:
@@ -237,7 +285,9 @@ def before(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def test_a_base_gets_the_digest_that_a_record_has_of_it(tiny_llama: Path, hub: Path, tmp_path: Path) -> None:
+def test_a_base_gets_the_digest_that_a_record_has_of_it(
+    tiny_llama: Path, hub: Path, tmp_path: Path
+) -> None:
     recorded = before(tiny_llama)
     again = load_base(str(tiny_llama), "causal", torch.float32, tmp_path, recorded=recorded)
     assert again.digest == recorded
@@ -248,8 +298,14 @@ def test_a_base_gets_the_digest_that_a_record_has_of_it(tiny_llama: Path, hub: P
     sha = hashlib.sha256()
     for key, tensor in sorted(state.items()):
         sha.update(key.encode() + tensor.float().numpy().tobytes())
-    for dtype in (torch.bfloat16, torch.float32):  # exports load in float32 what was trained in bfloat16
-        assert load_base(name, "causal", dtype, tmp_path, recorded=sha.hexdigest()).digest == sha.hexdigest()
+    for dtype in (
+        torch.bfloat16,
+        torch.float32,
+    ):  # exports load in float32 what was trained in bfloat16
+        assert (
+            load_base(name, "causal", dtype, tmp_path, recorded=sha.hexdigest()).digest
+            == sha.hexdigest()
+        )
 
 
 def test_a_base_that_changed_has_neither_digest(tmp_path: Path) -> None:
@@ -258,4 +314,7 @@ def test_a_base_that_changed_has_neither_digest(tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"][0, 0] += 1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert load_base(str(folder), "causal", torch.float32, tmp_path, recorded=recorded).digest != recorded
+    assert (
+        load_base(str(folder), "causal", torch.float32, tmp_path, recorded=recorded).digest
+        != recorded
+    )

@@ -1,4 +1,6 @@
-"""A base that somebody else chose cannot hang its reader or fill its memory: each try is one error that names it."""
+"""A base that somebody else chose cannot hang its reader or fill its memory: each try is one error
+that names it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ def test_more_parts_than_any_model_has_are_refused_before_any_is_built(
     llama: Path, values: Any, words: str, tmp_path: Path
 ) -> None:
     change(llama, **values)
-    for read in (lambda: load(llama), lambda: model_shape(str(llama), "causal", ["q_proj"], torch.float32, tmp_path)):
+    for read in (
+        lambda: load(llama),
+        lambda: model_shape(str(llama), "causal", ["q_proj"], torch.float32, tmp_path),
+    ):
         with refused(BaseModelError, "base-unlikely", name=str(llama)) as caught:
             read()
         assert words in str(caught.value)
@@ -57,20 +62,37 @@ def test_more_parts_than_any_model_has_are_refused_before_any_is_built(
 
 def test_real_shapes_are_within_the_bounds() -> None:
     """Those of DeepSeek V3, Llama 3.1 405B, GPT-Neo 2.7B and a Qwen2-VL."""
-    check_counts("deepseek", {"num_hidden_layers": 61, "n_routed_experts": 256, "num_attention_heads": 128})
-    check_counts("llama", {"num_hidden_layers": 126, "max_position_embeddings": 131072, "vocab_size": 128256})
-    check_counts("neo", {"attention_types": [[["global", "local"], 16]], "attention_layers": ["global"] * 32})
-    check_counts("qwen", {"vision_config": {"depth": 32, "embed_dim": 1280}, "max_window_layers": 80, "head_dim": 128})
+    check_counts(
+        "deepseek", {"num_hidden_layers": 61, "n_routed_experts": 256, "num_attention_heads": 128}
+    )
+    check_counts(
+        "llama", {"num_hidden_layers": 126, "max_position_embeddings": 131072, "vocab_size": 128256}
+    )
+    check_counts(
+        "neo", {"attention_types": [[["global", "local"], 16]], "attention_layers": ["global"] * 32}
+    )
+    check_counts(
+        "qwen",
+        {
+            "vision_config": {"depth": 32, "embed_dim": 1280},
+            "max_window_layers": 80,
+            "head_dim": 128,
+        },
+    )
 
 
 @pytest.mark.parametrize("values", [{"vocab_size": 10**9}, {"intermediate_size": 10**8}])
-def test_a_model_far_larger_than_its_files_is_refused_before_memory_is_taken(llama: Path, values: Any) -> None:
+def test_a_model_far_larger_than_its_files_is_refused_before_memory_is_taken(
+    llama: Path, values: Any
+) -> None:
     change(llama, **values)
     with refused(BaseModelError, "base-larger-than-files", name=str(llama)):
         load(llama)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+)
 def test_a_pipe_in_place_of_a_file_of_the_base_is_named(llama: Path, name: str) -> None:
     (llama / name).unlink(missing_ok=True)
     os.mkfifo(llama / name)

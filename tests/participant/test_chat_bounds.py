@@ -1,4 +1,6 @@
-"""A chat template is a program of the base's maker: what takes too much is stopped by the kernel, and named."""
+"""A chat template is a program of the base's maker: what takes too much is stopped by the kernel,
+and named.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_toke
 ASKS = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 CHAT = (("user", "was the train late"), ("assistant", "yes, “late”\n\tand 晚"))
 LOOP = "{% for i in range(99999) %}"
-GROWS = "{% set s = namespace(t='x' * 64) %}{% for i in range(40) %}{% set s.t = s.t ~ s.t %}{% endfor %}{{ s.t }}"
+GROWS = (
+    "{% set s = namespace(t='x' * 64) %}{% for i in range(40) %}{% set s.t = s.t ~ s.t %}{% "
+    "endfor %}{{ s.t }}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,9 @@ def test_a_long_text_and_a_long_template_are_refused(tokenizer: Any) -> None:
         ("{{ 1 // 0 }}", "division"),
     ],
 )
-def test_an_error_of_a_template_is_one_named_error(tokenizer: Any, template: str, words: str) -> None:
+def test_an_error_of_a_template_is_one_named_error(
+    tokenizer: Any, template: str, words: str
+) -> None:
     assert words in refused(tokenizer, template)
 
 

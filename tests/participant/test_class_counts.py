@@ -12,7 +12,11 @@ from tequio.participant.class_metrics import FEW, published_support
 def test_one_rare_class_takes_the_next_smallest_with_it() -> None:
     assert published_support(np.array([6, 4, 7])) == [None, None, 7]
     assert published_support(np.array([6, 5, 7])) == [6, 5, 7]
-    assert published_support(np.array([6, 0, 7])) == [6, None, 7]  # a class without test texts is no secret
+    assert published_support(np.array([6, 0, 7])) == [
+        6,
+        None,
+        7,
+    ]  # a class without test texts is no secret
     assert published_support(np.array([2, 1])) == [None, None]
 
 

@@ -26,7 +26,9 @@ TABLES = st.integers(2, 5).flatmap(
 
 
 def test_a_model_that_always_says_the_frequent_class_does_not_win() -> None:
-    """35 to 1: accuracy 35/36, balanced accuracy 1/2, macro-F1 (70/71)/2; a model that is right on both wins."""
+    """35 to 1: accuracy 35/36, balanced accuracy 1/2, macro-F1 (70/71)/2; a model that is right on
+    both wins.
+    """
     truth, always = [0] * 35 + [1], [0] * 36
     found = class_metrics(2, truth, {"local": always, "personal": truth}, [0] * 70 + [1] * 2)
     assert found["baseline"] == {"label": 0, "accuracy": 0.97, "balanced_accuracy": 0.5}
@@ -44,7 +46,11 @@ def test_balanced_accuracy_and_macro_f1_by_hand() -> None:
 
 
 def test_confusion_counts_true_by_row() -> None:
-    assert confusion(3, [0, 0, 1, 2], np.array([0.0, 2.0, 1.0, 1.0])).tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+    assert confusion(3, [0, 0, 1, 2], np.array([0.0, 2.0, 1.0, 1.0])).tolist() == [
+        [1, 0, 1],
+        [0, 1, 0],
+        [0, 1, 0],
+    ]
 
 
 @given(TABLES)

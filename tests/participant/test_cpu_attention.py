@@ -1,4 +1,6 @@
-"""Plain attention for short texts gives what torch's own gives, and its gradients, with masks and without."""
+"""Plain attention for short texts gives what torch's own gives, and its gradients, with masks and
+without.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,23 @@ def test_it_is_the_attention_of_the_library(causal: bool, mask: str, groups: int
     key, value = (torch.randn(2, 4 // groups, 7, 8, requires_grad=True) for _ in range(2))
     where = torch.rand(2, 1, 7, 7) > 0.3
     where[..., 0] = True  # every row sees something
-    given = {"none": None, "bool": where, "float": torch.zeros(2, 1, 7, 7).masked_fill(~where, -1e9)}[mask]
+    given = {
+        "none": None,
+        "bool": where,
+        "float": torch.zeros(2, 1, 7, 7).masked_fill(~where, -1e9),
+    }[mask]
     found, _ = attend(module(causal, groups), query, key, value, given)
     grads = torch.autograd.grad(found.square().sum(), (query, key, value))
     wide = [t.repeat_interleave(groups, 1) for t in (key, value)]
     alone = causal and given is None
-    expected = nn.functional.scaled_dot_product_attention(query, wide[0], wide[1], given, is_causal=alone)
+    expected = nn.functional.scaled_dot_product_attention(
+        query, wide[0], wide[1], given, is_causal=alone
+    )
     expected = expected.transpose(1, 2)
     assert torch.allclose(found, expected, atol=1e-6)
-    for mine, theirs in zip(grads, torch.autograd.grad(expected.square().sum(), (query, key, value)), strict=True):
+    for mine, theirs in zip(
+        grads, torch.autograd.grad(expected.square().sum(), (query, key, value)), strict=True
+    ):
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 

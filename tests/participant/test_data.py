@@ -1,4 +1,6 @@
-"""Reading rows: what is accepted, and errors that name file, participant and line but never the content."""
+"""Reading rows: what is accepted, and errors that name file, participant and line but never the
+content.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,16 @@ def write(folder: Path, name: str, content: bytes | str) -> Path:
     return path
 
 
-def read(path: Path, kind: Kind = "classification", columns: Columns | None = None) -> list[Example]:
+def read(
+    path: Path, kind: Kind = "classification", columns: Columns | None = None
+) -> list[Example]:
     return read_examples(path, columns or Columns(), kind, LABELS, "ana")
 
 
 def error_of(path: Path, kind: Kind = "classification") -> str:
-    """The message, after checking that it names participant and file and holds nothing of the content."""
+    """The message, after checking that it names participant and file and holds nothing of the
+    content.
+    """
     with pytest.raises(DataError) as caught:
         read(path, kind)
     message = str(caught.value)
@@ -47,8 +53,14 @@ TWO = [Example("hola, mundo", label="pos"), Example("adiós", label="neg")]
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", '{"text": "hola, mundo", "label": "pos"}\n\n{"text": "adiós", "label": " neg "}\n'),
-        ("a.ndjson", '{"text": "hola, mundo", "label": "pos"}\r\n{"text": "adiós", "label": "neg"}'),
+        (
+            "a.jsonl",
+            '{"text": "hola, mundo", "label": "pos"}\n\n{"text": "adiós", "label": " neg "}\n',
+        ),
+        (
+            "a.ndjson",
+            '{"text": "hola, mundo", "label": "pos"}\r\n{"text": "adiós", "label": "neg"}',
+        ),
         ("a.csv", 'text,label\n"hola, mundo",pos\nadiós, neg\n'),
         ("a.CSV", 'id, label ,text\r\n1,pos,"hola, mundo"\r\n\r\n2,neg,adiós\r\n'),
         ("a.tsv", "label\ttext\npos\thola, mundo\nneg\tadiós\n"),
@@ -75,7 +87,9 @@ def test_integer_labels_are_their_strings(tmp_path: Path) -> None:
 
 
 def test_a_truth_value_is_the_label_of_its_word(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"text": "x", "label": true}\n{"text": "y", "label": false}\n')
+    path = write(
+        tmp_path, "a.jsonl", '{"text": "x", "label": true}\n{"text": "y", "label": false}\n'
+    )
     found = read_examples(path, Columns(), "classification", ("True", "False"), "ana")
     assert [e.label for e in found] == ["True", "False"]
 
@@ -98,7 +112,9 @@ def test_a_row_with_an_empty_text_needs_no_label(tmp_path: Path) -> None:
 
 def test_a_text_longer_than_the_csv_module_allows_by_default(tmp_path: Path) -> None:
     text = "a" * 200_000  # csv's own limit is 131,072
-    assert read(write(tmp_path, "a.csv", f"text,label\n{text},pos\n")) == [Example(text, label="pos")]
+    assert read(write(tmp_path, "a.csv", f"text,label\n{text},pos\n")) == [
+        Example(text, label="pos")
+    ]
 
 
 def test_missing_folder_and_unknown_ending(tmp_path: Path) -> None:
@@ -121,7 +137,11 @@ FAULTS = [
     ("a.jsonl", b"\xef\xbb\xbf\xe9" + SECRET.encode(), "Line 1, byte 4 "),
     ("a.jsonl", GOOD + f'{{"text": "{SECRET}\0"}}\n', "line 2 contains a NUL byte"),
     ("a.csv", f"text,label\n{SECRET}\0,pos\n", "line 2 contains a NUL byte"),
-    ("a.jsonl", f'{{"text": "{SECRET}\\u0000", "label": "pos"}}', "line 1: a text in column 'text' holds a NUL"),
+    (
+        "a.jsonl",
+        f'{{"text": "{SECRET}\\u0000", "label": "pos"}}',
+        "line 1: a text in column 'text' holds a NUL",
+    ),
     ("a.jsonl", f'{{"text": "{SECRET}\\ud800", "label": "pos"}}', "text-with-flaw: "),
     ("a.jsonl", GOOD + f'{{"text": "{SECRET}" "label"}}\n', "line 2: not valid JSON (at column"),
     ("a.jsonl", "[" * 200_000, "row 1: not a JSON object"),
@@ -130,7 +150,11 @@ FAULTS = [
     ("a.jsonl", f'{{"text": ["{SECRET}"], "label": "pos"}}', "line 1: column 'text' holds list"),
     ("a.csv", "", "table-empty: "),
     ("a.csv", f"text,text,label\n{SECRET},b,pos\n", "line 1: two columns have the same name"),
-    ("a.csv", f'text,label\n"x\ny",pos\n{SECRET},pos,pos\n', "line 4: wrong number of fields. It has 3"),
+    (
+        "a.csv",
+        f'text,label\n"x\ny",pos\n{SECRET},pos,pos\n',
+        "line 4: wrong number of fields. It has 3",
+    ),
     ("a.csv", f"text,label\nx,pos\n{SECRET}\n", "line 3: wrong number of fields. It has 1"),
     ("a.csv", f'text,label\n"x\ny",pos\n"{SECRET},pos\nx,neg\n', "line 4: not valid CSV"),
     ("a.parquet", f"PAR1{SECRET}", "file-cut-off: "),
@@ -138,7 +162,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), FAULTS, ids=[f[2][:40] for f in FAULTS])
-def test_a_faulty_file_is_refused_with_its_line(tmp_path: Path, name: str, content: bytes | str, expected: str) -> None:
+def test_a_faulty_file_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: bytes | str, expected: str
+) -> None:
     assert expected in error_of(write(tmp_path, name, content))
 
 
@@ -172,8 +198,13 @@ def test_a_label_that_differs_in_spaces_is_named_as_a_slip(tmp_path: Path) -> No
 def test_a_missing_column_lists_those_found_and_the_nearest(tmp_path: Path) -> None:
     message = error_of(write(tmp_path, "a.csv", f"txet,label,id\n{SECRET},pos,{SECRET}\n"))
     assert message.startswith("data-column-missing: ")
-    assert "there is no column called text. Columns found: txet, label, id. Nearest name: txet." in message
-    message = error_of(write(tmp_path, "a.jsonl", GOOD + f'{{"text": "{SECRET}", "lable": "pos"}}\n'))
+    assert (
+        "there is no column called text. Columns found: txet, label, id. Nearest name: txet."
+        in message
+    )
+    message = error_of(
+        write(tmp_path, "a.jsonl", GOOD + f'{{"text": "{SECRET}", "lable": "pos"}}\n')
+    )
     assert "line 2: there is no column called label." in message
     assert "Nearest name: lable." in message
 
@@ -183,7 +214,9 @@ def test_causal_with_a_prompt_alone_says_what_is_needed(tmp_path: Path) -> None:
     assert "there is no column called text, 'prompt' and 'response', or 'messages'" in message
 
 
-@pytest.mark.parametrize("first", [f"{SECRET},other", f"{SECRET} and more,other", f"{SECRET}@x.org,3"])
+@pytest.mark.parametrize(
+    "first", [f"{SECRET},other", f"{SECRET} and more,other", f"{SECRET}@x.org,3"]
+)
 def test_a_table_without_header_does_not_show_its_first_sample(tmp_path: Path, first: str) -> None:
     message = error_of(write(tmp_path, "a.csv", f"{first}\n{SECRET},none\n"))
     assert "may be data and are not shown" in message
@@ -199,7 +232,9 @@ def test_parquet_with_a_wrong_column(tmp_path: Path) -> None:
 def test_parquet_labels_may_be_whole_numbers_and_texts_must_be_text(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"text": ["x", None], "label": [1, None]}), path)
-    assert read_examples(path, Columns(), "classification", ("0", "1"), "ana") == [Example("x", label="1")]
+    assert read_examples(path, Columns(), "classification", ("0", "1"), "ana") == [
+        Example("x", label="1")
+    ]
     parquet.write_table(pyarrow.table({"text": [SECRET.encode()], "label": ["pos"]}), path)
     assert "row 1: column 'text' holds bytes. Expected text." in error_of(path)
 
@@ -237,7 +272,10 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path) -> None:
 def test_texts_to_predict_come_from_lines_or_tables(tmp_path: Path) -> None:
     assert read_texts(write(tmp_path, "a.txt", "\ufeffone\n\n two \n")) == ["one", None, "two"]
     assert read_texts(write(tmp_path, "a.csv", "text\none\n\n two \n")) == ["one", " two "]
-    assert read_texts(write(tmp_path, "a.jsonl", '{"prompt": "one"}\n{"text": " "}\n')) == ["one", None]
+    assert read_texts(write(tmp_path, "a.jsonl", '{"prompt": "one"}\n{"text": " "}\n')) == [
+        "one",
+        None,
+    ]
     with refused(DataError, "no-text-column", names=["text", "prompt"]) as caught:
         read_texts(write(tmp_path, "b.csv", f"{SECRET} x,pos\n1,2\n"))
     assert SECRET not in str(caught.value)

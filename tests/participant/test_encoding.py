@@ -1,4 +1,6 @@
-"""The base is fed what plain transformers feed it: the tokenizer's own encoding, and its chat template."""
+"""The base is fed what plain transformers feed it: the tokenizer's own encoding, and its chat
+template.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +23,34 @@ from tequio.participant.text_tasks import Causal
 LIMIT = 1e-5
 SPECIAL = ["<pad>", "<s>", "</s>", "<|turn|>", "<|over|>"]
 TURNS = (
-    "{% for m in messages %}<|turn|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}"
-    "{{ m['content'] }}<|over|>{% endgeneration %}{{ '\n' }}{% else %}{{ m['content'] }}<|over|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% "
+    "generation %}{{ m['content'] }}<|over|>{% endgeneration %}{{ '\n' }}{% else %}{{ "
+    "m['content'] }}<|over|>\n{% endif %}{% endfor %}{% if add_generation_prompt "
+    "%}<|turn|>assistant\n{% endif %}"
 )
 WITH_BEGIN = "{{ bos_token }}" + TURNS
-NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not "
+    "supported') }}{% endif %}"
+)
 STRICT = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Roles must alternate') }}{% endif %}{% endfor %}"
 )
 TODAY = (
-    "{{ bos_token }}<|turn|>{{ strftime_now('%d %B %Y') }}{% if date_string is defined %} {{ date_string }}{% endif %}{{ '\n' }}"
-    + TURNS
+    "{{ bos_token }}<|turn|>{{ strftime_now('%d %B %Y') }}{% if date_string is defined %} {{ "
+    "date_string }}{% endif %}{{ '\n' }}" + TURNS
 )
 THINKING = (
-    "{% for m in messages %}<|turn|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|over|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and loop.last "
+    "%}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|over|>\n{% endfor %}{% if "
+    "add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
-CHAT = (("system", "be kind"), ("user", "was the train late"), ("assistant", "yes the train was late"))
+CHAT = (
+    ("system", "be kind"),
+    ("user", "was the train late"),
+    ("assistant", "yes the train was late"),
+)
 LONG_CHAT = (*CHAT, ("user", "and the flight today"), ("assistant", "the flight was quick"))
 MODULES = {"llama": ["q_proj", "v_proj"], "gpt": ["c_attn"], "gemma": ["q_proj", "v_proj"]}
 
@@ -58,12 +68,19 @@ def tokenizer(begins: bool = True, template: str | None = None, extra: Sequence[
     raw.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=400, special_tokens=[*SPECIAL, *extra], initial_alphabet=alphabet, show_progress=False
+            vocab_size=400,
+            special_tokens=[*SPECIAL, *extra],
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     if begins:
-        raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+        raw.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 1)]
+        )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
     if template:
         made.chat_template = template
     return made
@@ -105,7 +122,9 @@ Opened = tuple[AdaptedModel, Any, Any]
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Opened]:
-    """open(family) -> Tequio's base; and the model and tokenizer as plain transformers load them."""
+    """open(family) -> Tequio's base; and the model and tokenizer as plain transformers load
+    them.
+    """
     made: dict[str, Opened] = {}
 
     def make(family: str) -> Opened:
@@ -118,23 +137,36 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Opened]:
             own.save_pretrained(folder)
             base = load_base(str(folder), "causal", torch.float32, folder)
             plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            made[family] = AdaptedModel(base, MODULES[family], 1.0), plain, AutoTokenizer.from_pretrained(folder)
+            made[family] = (
+                AdaptedModel(base, MODULES[family], 1.0),
+                plain,
+                AutoTokenizer.from_pretrained(folder),
+            )
         return made[family]
 
     return make
 
 
 def nats(model: Any, ids: Sequence[int], learnt: Sequence[int]) -> tuple[float, int]:
-    """Summed loss of plain transformers over the tokens that are learnt (1), and how many they are; never the first."""
+    """Summed loss of plain transformers over the tokens that are learnt (1), and how many they are;
+    never the first.
+    """
     whole = torch.tensor([ids])
     labels = torch.tensor([[i if k else IGNORE for i, k in zip(ids, learnt, strict=True)]])
     with torch.no_grad():
         logits = model(input_ids=whole).logits[0, :-1].float()
     count = sum(learnt[1:])
-    return float(F.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORE, reduction="sum")), count
+    return float(
+        F.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORE, reduction="sum")
+    ), count
 
 
-def check(adapted: AdaptedModel, task: Causal, items: Sequence[Item], expected: Sequence[tuple[float, int]]) -> None:
+def check(
+    adapted: AdaptedModel,
+    task: Causal,
+    items: Sequence[Item],
+    expected: Sequence[tuple[float, int]],
+) -> None:
     """Compare the loss of each item with what plain transformers give."""
     losses = task.losses(adapted, items)
     assert losses.terms.tolist() == [float(count) for _, count in expected]
@@ -147,7 +179,9 @@ def words(count: int, seed: int) -> str:
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_a_document_has_the_loss_of_plain_transformers(family: str, opened: Callable[[str], Opened]) -> None:
+def test_a_document_has_the_loss_of_plain_transformers(
+    family: str, opened: Callable[[str], Opened]
+) -> None:
     adapted, plain, own = opened(family)
     task = Causal(adapted.base.tokenizer, 128)
     for seed in range(3):
@@ -164,7 +198,9 @@ def test_a_document_has_the_loss_of_plain_transformers(family: str, opened: Call
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_a_long_document_is_fed_as_the_tokenizers_own_pieces(family: str, opened: Callable[[str], Opened]) -> None:
+def test_a_long_document_is_fed_as_the_tokenizers_own_pieces(
+    family: str, opened: Callable[[str], Opened]
+) -> None:
     adapted, plain, own = opened(family)
     task, text = Causal(adapted.base.tokenizer, 24), words(60, 9)
     items, counts = task.encode([Example(text)], "north")
@@ -191,17 +227,24 @@ def test_packed_documents_have_the_loss_of_their_own_encodings_joined(
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_pairs_and_chats_have_the_loss_of_the_chat_template(family: str, opened: Callable[[str], Opened]) -> None:
+def test_pairs_and_chats_have_the_loss_of_the_chat_template(
+    family: str, opened: Callable[[str], Opened]
+) -> None:
     adapted, plain, own = opened(family)
     task = Causal(adapted.base.tokenizer, 128)
-    chats = [Example("was the train late", response="yes"), Example("x", response="x", turns=LONG_CHAT)]
+    chats = [
+        Example("was the train late", response="yes"),
+        Example("x", response="x", turns=LONG_CHAT),
+    ]
     if family == "gemma":  # its template refuses a system turn
         chats[1] = Example("x", response="x", turns=LONG_CHAT[1:])
     items, counts = task.encode(chats, "north")
     expected = []
     for example, item in zip(chats, items, strict=True):
         turns = [{"role": role, "content": content} for role, content in example.chat()]
-        found = own.apply_chat_template(turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        found = own.apply_chat_template(
+            turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
         ids, learnt = list(found["input_ids"]), list(found["assistant_masks"])
         assert ids[: len(item.ids)] == list(item.ids)
         assert own.decode(ids[len(item.ids) :]) == "\n"  # after the last end of turn
@@ -213,7 +256,9 @@ def test_pairs_and_chats_have_the_loss_of_the_chat_template(family: str, opened:
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_a_pair_without_a_template_is_the_tokenizers_own_encoding(family: str, opened: Callable[[str], Opened]) -> None:
+def test_a_pair_without_a_template_is_the_tokenizers_own_encoding(
+    family: str, opened: Callable[[str], Opened]
+) -> None:
     adapted, plain, _ = opened(family)
     own = tokenizer()
     task = Causal(own, 128)
@@ -222,7 +267,12 @@ def test_a_pair_without_a_template_is_the_tokenizers_own_encoding(family: str, o
     prompt = own("was the train late\n")["input_ids"]
     assert list(item.ids) == ids
     assert prompt_ids(own, "was the train late ") == prompt == ids[: len(prompt)]
-    check(adapted, task, [item], [nats(plain, ids, [0] * len(prompt) + [1] * (len(ids) - len(prompt)))])
+    check(
+        adapted,
+        task,
+        [item],
+        [nats(plain, ids, [0] * len(prompt) + [1] * (len(ids) - len(prompt)))],
+    )
 
 
 def test_what_is_asked_in_use_begins_what_was_learnt() -> None:
@@ -250,7 +300,10 @@ def test_several_turns_without_a_template() -> None:
 
 def test_no_pair_is_split_and_none_shares_an_item() -> None:
     own, shapes = tokenizer(), random.Random(1)
-    pairs = [Example(words(shapes.randint(1, 12), i), response=words(shapes.randint(1, 12), 99 - i)) for i in range(60)]
+    pairs = [
+        Example(words(shapes.randint(1, 12), i), response=words(shapes.randint(1, 12), 99 - i))
+        for i in range(60)
+    ]
     items, counts = Encoder(own, 40).encode(pairs)
     assert counts == Counts()
     for pair, item in zip(pairs, items, strict=True):
@@ -268,10 +321,16 @@ def test_a_long_prompt_loses_its_start_and_a_long_response_is_left_out() -> None
         assert 28 <= len(item.ids) <= 32
         text = own.decode(item.ids)
         assert own.decode([i for i in item.target if i != IGNORE]).startswith(answer)
-        asked = text[: text.index(answer)].replace("<|turn|>user\n", "").replace("<|over|>\n<|turn|>assistant", "")
+        asked = (
+            text[: text.index(answer)]
+            .replace("<|turn|>user\n", "")
+            .replace("<|over|>\n<|turn|>assistant", "")
+        )
         assert question.endswith(asked.removeprefix("<s>").strip())
         assert len(asked) > 20
-        items, counts = encoder.encode([Example(question, response=words(40, 7)), Example("the pump", response=answer)])
+        items, counts = encoder.encode(
+            [Example(question, response=words(40, 7)), Example("the pump", response=answer)]
+        )
         assert counts == Counts(too_long=1)
         assert len(items) == 1
     with refused(DataError, "pairs-too-long", tokens=32):
@@ -309,8 +368,16 @@ def test_blocks_lose_no_token_and_begin_as_the_tokenizer_begins() -> None:
             wanted = [i for document in documents for i in document if i != own.bos_token_id]
             assert tokens == wanted[: len(tokens)]
             assert len(tokens) >= len(wanted) - 1  # a last block of one token teaches nothing
-            assert all(t in (i, IGNORE) for item in items for i, t in zip(item.ids, item.target, strict=True))
-            assert all((t == IGNORE) == (i == 1) for item in items for i, t in zip(item.ids, item.target, strict=True))
+            assert all(
+                t in (i, IGNORE)
+                for item in items
+                for i, t in zip(item.ids, item.target, strict=True)
+            )
+            assert all(
+                (t == IGNORE) == (i == 1)
+                for item in items
+                for i, t in zip(item.ids, item.target, strict=True)
+            )
     with refused(ConfigError, "max-tokens-too-small"):
         Encoder(tokenizer(), 2).encode([Example("the pump")])
 
@@ -324,7 +391,10 @@ def test_a_date_in_a_template_is_always_the_same() -> None:
 
 
 def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
-    needs = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message is required') }}{% endif %}"
+    needs = (
+        "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message is "
+        "required') }}{% endif %}"
+    )
     own = tokenizer(template=needs + TURNS)
     encoder = Encoder(own, 64)
     calls: tuple[Callable[[], object], ...] = (
@@ -332,7 +402,9 @@ def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
         lambda: encoder.prompt("secret words"),
     )
     for call in calls:
-        with refused(BaseModelError, "template-refused", message="a system message is required") as caught:
+        with refused(
+            BaseModelError, "template-refused", message="a system message is required"
+        ) as caught:
             call()
         assert caught.value.exit_code == 4
         assert "secret" not in str(caught.value)
@@ -350,10 +422,13 @@ def test_a_template_without_a_system_turn_gets_it_in_the_first_question() -> Non
         own = tokenizer(template=strict + WITH_BEGIN)
         (item,), _ = Encoder(own, 128).encode([Example("x", response="x", turns=CHAT)])
         assert own.decode(item.ids) == (
-            "<s><|turn|>user\nbe kind\n\nwas the train late<|over|>\n<|turn|>assistant\nyes the train was late<|over|>"
+            "<s><|turn|>user\nbe kind\n\nwas the train late<|over|>\n<|turn|>assistant\nyes the "
+            "train was late<|over|>"
         )
     twice = (("user", "was the train late"), ("user", "or the flight"), ("assistant", "the train"))
-    (item,), _ = Encoder(tokenizer(template=STRICT + TURNS), 128).encode([Example("x", response="x", turns=twice)])
+    (item,), _ = Encoder(tokenizer(template=STRICT + TURNS), 128).encode(
+        [Example("x", response="x", turns=twice)]
+    )
     assert "was the train late\n\nor the flight<|over|>" in tokenizer().decode(item.ids)
 
 
@@ -394,6 +469,11 @@ def test_a_question_longer_than_the_base_reads_loses_its_start() -> None:
         ids = encoder.prompt(question, 40)
         assert 36 <= len(ids) <= 40
         assert ids[0] == own.bos_token_id
-        assert own.decode(ids).rstrip().removesuffix("<|over|>\n<|turn|>assistant").endswith(question[-60:])
+        assert (
+            own.decode(ids)
+            .rstrip()
+            .removesuffix("<|over|>\n<|turn|>assistant")
+            .endswith(question[-60:])
+        )
         assert encoder.prompt(question, 500) == encoder.prompt(question)
         assert len(encoder.prompt(question, 8)) == 8

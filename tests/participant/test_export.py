@@ -1,6 +1,8 @@
-"""What `export` writes gives, with plain peft and transformers and no Tequio, the logits of the run's own model.
+"""What `export` writes gives, with plain peft and transformers and no Tequio, the logits of the
+run's own model.
 
-Measured on these models in float32: adapter 9e-8 (causal) and 2e-6 (classification, logits around 10), merged 0.
+Measured on these models in float32: adapter 9e-8 (causal) and 2e-6 (classification, logits around
+10), merged 0.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from tequio.participant.base import load_base
 from tequio.participant.export import TOLERANCE, adapter_files, save_merged
 
 LIMIT = 1e-4
-IDS, MASK = torch.tensor([[3, 9, 12, 20, 4], [5, 7, 0, 0, 0]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+IDS, MASK = (
+    torch.tensor([[3, 9, 12, 20, 4], [5, 7, 0, 0, 0]]),
+    torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]),
+)
 LABELS = ("bad", "good")
 
 
@@ -32,14 +37,21 @@ def opened(folder: Path, kind: Any, cache: Path) -> AdaptedModel:
 
 
 def model_of(adapted: AdaptedModel, form: str) -> Update:
-    """Changes as large as the weights: factors, of unequal rank, or whole matrices of rank 3 as a shared model may hold."""
+    """Changes as large as the weights: factors, of unequal rank, or whole matrices of rank 3 as a
+    shared model may hold.
+    """
     generator = torch.Generator().manual_seed(4)
     entries: dict[str, Any] = {}
     for i, (name, (m, n)) in enumerate(sorted(adapted.shapes.items())):
         rank = 3 if form == "dense" else 1 + i % 4
-        f = Factored(torch.randn(m, rank, generator=generator) * 0.1, torch.randn(rank, n, generator=generator) * 0.1)
+        f = Factored(
+            torch.randn(m, rank, generator=generator) * 0.1,
+            torch.randn(rank, n, generator=generator) * 0.1,
+        )
         entries[name] = Dense(f.value()) if form == "dense" else f
-    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
+    entries |= {
+        name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()
+    }
     return Update(entries, adapted.spec)
 
 
@@ -62,7 +74,11 @@ def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
 
 def ours(adapted: AdaptedModel, kind: str) -> Tensor:
     """At real tokens: what padding says means nothing."""
-    return adapted.token_logits(IDS, MASK)[MASK.bool()] if kind == "causal" else adapted.class_logits(IDS, MASK)
+    return (
+        adapted.token_logits(IDS, MASK)[MASK.bool()]
+        if kind == "causal"
+        else adapted.class_logits(IDS, MASK)
+    )
 
 
 def auto(kind: str) -> Any:
@@ -124,7 +140,9 @@ def test_the_merged_model_loads_with_plain_transformers(
 
 
 def test_what_the_tolerance_leaves_out_is_below_it(tiny_llama: Path, tmp_path: Path) -> None:
-    """Singular values 1, 1e-3 and 1e-7: the third is left out, so the rank is 2 and the error 1e-7 of the norm."""
+    """Singular values 1, 1e-3 and 1e-7: the third is left out, so the rank is 2 and the error 1e-7
+    of the norm.
+    """
     adapted = opened(tiny_llama, "causal", tmp_path)
     generator = torch.Generator().manual_seed(0)
     entries: dict[str, Any] = {}
@@ -139,7 +157,10 @@ def test_what_the_tolerance_leaves_out_is_below_it(tiny_llama: Path, tmp_path: P
     (tmp_path / "a").write_bytes(files["adapter_model.safetensors"])
     flat = load_file(tmp_path / "a")
     back = {
-        name: Factored(flat[f"base_model.model.{name}.lora_B.weight"], flat[f"base_model.model.{name}.lora_A.weight"])
+        name: Factored(
+            flat[f"base_model.model.{name}.lora_B.weight"],
+            flat[f"base_model.model.{name}.lora_A.weight"],
+        )
         for name in adapted.shapes
     }
     assert Update(back, adapted.spec).minus(model).norm() <= 5 * TOLERANCE * model.norm()
@@ -158,7 +179,12 @@ def test_an_empty_model_exports_as_no_change(tiny_llama: Path, tmp_path: Path) -
 def test_a_head_is_never_an_adapter(tiny_bert: Path, tmp_path: Path) -> None:
     adapted = opened(tiny_bert, "classification", tmp_path)
     model = model_of(adapted, "dense")
-    assert {n for n, e in model.entries.items() if not is_matrix(n, e)} == {"head.weight", "head.bias"}
+    assert {n for n, e in model.entries.items() if not is_matrix(n, e)} == {
+        "head.weight",
+        "head.bias",
+    }
     adapted.fold_in(model)
-    (tmp_path / "a").write_bytes(adapter_files(adapted, model, "base", LABELS)["adapter_model.safetensors"])
+    (tmp_path / "a").write_bytes(
+        adapter_files(adapted, model, "base", LABELS)["adapter_model.safetensors"]
+    )
     assert not any("head" in name for name in load_file(tmp_path / "a"))

@@ -26,14 +26,23 @@ TEXTS = ["the train was late again", "my nurse was very kind"]
 @pytest.fixture(params=["bert", "roberta", "distilbert", "modernbert", "t5"])
 def merged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
     """A merged classifier of this family, and what Tequio predicts with it."""
-    base = load_base(str(make(tmp_path / "base", ENCODERS[request.param])), "classification", torch.float32, tmp_path)
+    base = load_base(
+        str(make(tmp_path / "base", ENCODERS[request.param])),
+        "classification",
+        torch.float32,
+        tmp_path,
+    )
     adapted = AdaptedModel(base, ["attention"], 2.0, head_at_zero(base, 2))
     generator = torch.Generator().manual_seed(1)
     entries: dict[str, Any] = {
-        name: Factored(torch.randn(m, 2, generator=generator) * 0.2, torch.randn(2, n, generator=generator))
+        name: Factored(
+            torch.randn(m, 2, generator=generator) * 0.2, torch.randn(2, n, generator=generator)
+        )
         for name, (m, n) in adapted.shapes.items()
     }
-    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
+    entries |= {
+        name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()
+    }
     model = Update(entries, adapted.spec)
     expected = classify(answers(adapted, model, class_ids(base.tokenizer, TEXTS, 32)), LABELS)
     save_merged(adapted, model, tmp_path / "merged", LABELS)
@@ -63,7 +72,9 @@ def test_the_usual_pipeline_works_with_its_code_and_refuses_without(
     for task in ("text-classification", "sentiment-analysis"):
         with pytest.raises(ValueError, match="trust_remote_code"):
             pipeline(task, model=str(folder))
-    ours: Any = pipeline("text-classification", model=str(folder), trust_remote_code=True, device="cpu")
+    ours: Any = pipeline(
+        "text-classification", model=str(folder), trust_remote_code=True, device="cpu"
+    )
     for found, row in zip(ours(TEXTS), expected, strict=True):
         assert found["label"] == row["label"]
         assert found["score"] == pytest.approx(max(row["probabilities"].values()), abs=1e-4)

@@ -1,4 +1,6 @@
-"""The lead over a model trained alone, whose checkpoint was chosen on the very texts that measure it."""
+"""The lead over a model trained alone, whose checkpoint was chosen on the very texts that
+measure it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_against_one_checkpoint_it_is_the_plain_lead() -> None:
 
 
 def test_the_best_of_many_equal_checkpoints_is_no_better_than_one_of_them() -> None:
-    """Twelve checkpoints and the model differ by noise of .5 alone: the best of them leads by luck, which is not counted."""
+    """Twelve checkpoints and the model differ by noise of .5 alone: the best of them leads by luck,
+    which is not counted.
+    """
     rng = np.random.default_rng(1)
     plain, fair = [], []
     for _ in range(200):

@@ -1,4 +1,6 @@
-"""Bases of many families train, export and load again with the usual libraries, or give one clear error."""
+"""Bases of many families train, export and load again with the usual libraries, or give one clear
+error.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from tequio.participant.export import adapter_files, save_merged
 from tequio.participant.module_names import choose_layers
 from tequio.participant.text_tasks import Causal, Classification, Item
 
-IDS, MASK = torch.tensor([[3, 9, 12, 20, 4], [5, 7, 0, 0, 0]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+IDS, MASK = (
+    torch.tensor([[3, 9, 12, 20, 4], [5, 7, 0, 0, 0]]),
+    torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]),
+)
 LABELS = ("bad", "good")
 FAMILIES = [(name, "classification") for name in ENCODERS] + [(name, "causal") for name in DECODERS]
 
@@ -48,7 +53,9 @@ def answers(model: nn.Module, kind: str) -> torch.Tensor:
     """Logits, or pooled hidden states, at real tokens, as plain transformers computes them."""
     with torch.inference_mode():
         out = model(input_ids=IDS, attention_mask=MASK)
-        found: torch.Tensor = out.logits[MASK.bool()] if kind == "causal" else pool(out.last_hidden_state, MASK)
+        found: torch.Tensor = (
+            out.logits[MASK.bool()] if kind == "causal" else pool(out.last_hidden_state, MASK)
+        )
     return found.float()
 
 
@@ -96,26 +103,36 @@ def test_a_family_that_does_not_fit_gives_one_clear_error(family: str, tmp_path:
 
 
 @pytest.mark.parametrize(("family", "kind"), FAMILIES)
-def test_attention_is_a_part_of_all_and_neither_has_the_output_layer(family: str, kind: Any, tmp_path: Path) -> None:
+def test_attention_is_a_part_of_all_and_neither_has_the_output_layer(
+    family: str, kind: Any, tmp_path: Path
+) -> None:
     folder = make(tmp_path / "base", (ENCODERS | DECODERS)[family])
     model = load_base(str(folder), kind, torch.float32, tmp_path).model
     word = "in_proj" if family == "mamba" else "attention"  # Mamba has none
     attention, everything = set(choose_layers(model, [word])), set(choose_layers(model, ["all"]))
     assert attention
     assert attention <= everything
-    assert not any(path.endswith("lm_head") or "vision" in path or "pooler" in path for path in everything)
+    assert not any(
+        path.endswith("lm_head") or "vision" in path or "pooler" in path for path in everything
+    )
 
 
 @pytest.mark.parametrize(("family", "module"), [("mamba", "out_proj"), ("deepseek_v3", "up_proj")])
-def test_a_layer_whose_adapter_peft_could_not_load_is_refused(family: str, module: str, tmp_path: Path) -> None:
-    model = load_base(str(make(tmp_path / "base", DECODERS[family])), "causal", torch.float32, tmp_path).model
+def test_a_layer_whose_adapter_peft_could_not_load_is_refused(
+    family: str, module: str, tmp_path: Path
+) -> None:
+    model = load_base(
+        str(make(tmp_path / "base", DECODERS[family])), "causal", torch.float32, tmp_path
+    ).model
     with pytest.raises(BaseModelError, match=f"peft cannot load adapters of {module}"):
         choose_layers(model, [module])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_layers_with_and_without_transposed_weights_in_one_adapter(tmp_path: Path) -> None:
-    """GPT-2's Conv1D layers together with its output layer, which is an ordinary one and tied to the embeddings."""
+    """GPT-2's Conv1D layers together with its output layer, which is an ordinary one and tied to
+    the embeddings.
+    """
     from peft import PeftModel
 
     folder = make(tmp_path / "base", DECODERS["gpt2"])
@@ -129,5 +146,11 @@ def test_layers_with_and_without_transposed_weights_in_one_adapter(tmp_path: Pat
     loaded = PeftModel.from_pretrained(plain(folder, "causal"), str(tmp_path)).eval()
     assert float((answers(loaded, "causal") - expected).abs().max()) <= 1e-4
     save_merged(adapted, update, tmp_path / "merged", ())
-    assert json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert float((answers(plain(tmp_path / "merged", "causal"), "causal") - expected).abs().max()) <= 1e-4
+    assert (
+        json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"]
+        is False
+    )
+    assert (
+        float((answers(plain(tmp_path / "merged", "causal"), "causal") - expected).abs().max())
+        <= 1e-4
+    )

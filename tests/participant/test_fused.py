@@ -1,4 +1,6 @@
-"""The layers of Tequio's own against transformers' code: losses and gradients, in float32 to rounding, in bfloat16 as near as it is."""
+"""The layers of Tequio's own against transformers' code: losses and gradients, in float32 to
+rounding, in bfloat16 as near as it is.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,14 @@ from tequio.participant.text_tasks import Causal, Classification, Item, TextTask
 EVERY = {
     "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "qwen2": ["q_proj", "down_proj"],
-    "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+    "bert": [
+        "query",
+        "key",
+        "value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ],
 }
 BATCH = [Item((3, 9, 12, 20, 4, 7), (3, 9, 12, 20, 4, 7)), Item((5, 7, 8), (-100, 7, 8))]
 
@@ -53,17 +62,23 @@ Opener = Callable[..., tuple[AdaptedModel, TextTask]]
 
 @pytest.fixture
 def opened(tiny_bert: Path, tiny_llama: Path, tiny_qwen: Path, tmp_path: Path) -> Opener:
-    """open(family, dtype): a bench that holds a shared update and has factors attached, B too; and its task."""
+    """open(family, dtype): a bench that holds a shared update and has factors attached, B too; and
+    its task.
+    """
     folders = {"bert": tiny_bert, "llama": tiny_llama, "qwen2": tiny_qwen}
 
     def make(family: str, dtype: torch.dtype = torch.float32) -> tuple[AdaptedModel, TextTask]:
         encoder = family == "bert"
-        base = load_base(str(folders[family]), "classification" if encoder else "causal", dtype, tmp_path)
+        base = load_base(
+            str(folders[family]), "classification" if encoder else "causal", dtype, tmp_path
+        )
         g = torch.Generator().manual_seed(1)
         head = torch.randn(2, base.hidden, generator=g) if encoder else None
         adapted = AdaptedModel(base, modules_of(base.model, EVERY[family]), 2.0, head)
         held = {
-            name: Factored(torch.randn(m, 2, generator=g) * 0.1, torch.randn(2, n, generator=g) * 0.1)
+            name: Factored(
+                torch.randn(m, 2, generator=g) * 0.1, torch.randn(2, n, generator=g) * 0.1
+            )
             for name, (m, n) in adapted.shapes.items()
         }
         adapted.fold_in(Update(dict(held), adapted.spec))
@@ -79,22 +94,36 @@ def opened(tiny_bert: Path, tiny_llama: Path, tiny_qwen: Path, tmp_path: Path) -
 
 
 def modules_of(model: nn.Module, ends: list[str]) -> list[str]:
-    return [p for p, m in model.named_modules() if isinstance(m, nn.Linear) and any(p.endswith(e) for e in ends)]
+    return [
+        p
+        for p, m in model.named_modules()
+        if isinstance(m, nn.Linear) and any(p.endswith(e) for e in ends)
+    ]
 
 
 def batch_of(task: TextTask) -> list[Item]:
-    return BATCH if isinstance(task, Causal) else [replace(item, target=(i % 2,)) for i, item in enumerate(BATCH)]
+    return (
+        BATCH
+        if isinstance(task, Causal)
+        else [replace(item, target=(i % 2,)) for i, item in enumerate(BATCH)]
+    )
 
 
-def step(adapted: AdaptedModel, task: TextTask, items: list[Item] | None = None) -> tuple[Tensor, Tensor]:
+def step(
+    adapted: AdaptedModel, task: TextTask, items: list[Item] | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss of the batch, and its gradient in one row."""
-    parameters = [p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None]
+    parameters = [
+        p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None
+    ]
     loss = task.loss(adapted, items or batch_of(task))
     return loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "bert"])
-def test_in_float32_loss_and_gradient_are_those_of_transformers(opened: Opener, family: str) -> None:
+def test_in_float32_loss_and_gradient_are_those_of_transformers(
+    opened: Opener, family: str
+) -> None:
     adapted, task = opened(family)
     assert adapted.path.layers is not None, adapted.path.why
     loss, gradient = step(adapted, task)
@@ -124,7 +153,9 @@ def test_an_encoder_does_not_compute_padding(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "bert"])
-def test_in_bfloat16_it_is_no_farther_from_float32_than_transformers(opened: Opener, family: str) -> None:
+def test_in_bfloat16_it_is_no_farther_from_float32_than_transformers(
+    opened: Opener, family: str
+) -> None:
     exact_model, task = opened(family)
     exact_model.path = Way(None, "plain")
     exact, wanted = step(exact_model, task)
@@ -202,12 +233,16 @@ def test_who_goes_the_way_of_transformers(opened: Opener, monkeypatch: pytest.Mo
     assert adapted._layers(long[:, :4]) is None
 
 
-def test_lower_layers_without_adapters_are_not_part_of_the_backward_pass(tiny_llama: Path, tmp_path: Path) -> None:
+def test_lower_layers_without_adapters_are_not_part_of_the_backward_pass(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
     base = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)
     adapted = AdaptedModel(base, ["model.layers.1.self_attn.v_proj"], 2.0)
     adapted.attach(2, 0)
     ids = torch.tensor([[3, 4, 5]])
-    node: Any = adapted.token_losses(ids, torch.ones_like(ids), ids[:, 1:], ids[:, 1:] > 0).sum().grad_fn
+    node: Any = (
+        adapted.token_losses(ids, torch.ones_like(ids), ids[:, 1:], ids[:, 1:] > 0).sum().grad_fn
+    )
     seen: set[Any] = set()
     todo = [node]
     while todo:

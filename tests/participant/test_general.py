@@ -23,7 +23,16 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.encoding import Item
-from tequio.participant.general import LEAST, MOST, Familiarity, answers, blended, embeddings, learn, losses_of
+from tequio.participant.general import (
+    LEAST,
+    MOST,
+    Familiarity,
+    answers,
+    blended,
+    embeddings,
+    learn,
+    losses_of,
+)
 from tequio.participant.node import Encoded
 from tequio.participant.personal import personalise, score
 
@@ -50,13 +59,17 @@ def test_few_training_texts_still_weigh(count: int) -> None:
     assert ((weights >= LEAST) & (weights <= MOST)).all()
 
 
-def test_only_so_many_training_texts_are_remembered(make_federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_training_texts_are_remembered(
+    make_federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
     monkeypatch.setattr("tequio.participant.general.MOST_TEXTS", 4)
     found = learn(w.adapted, node.data.train)
     step = -(-len(node.data.train) // 4)
-    assert torch.equal(found.texts, embeddings(w.adapted, [item.ids for item in node.data.train[::step]]))
+    assert torch.equal(
+        found.texts, embeddings(w.adapted, [item.ids for item in node.data.train[::step]])
+    )
     assert 1 < len(found.texts) <= 4
 
 
@@ -67,16 +80,22 @@ def test_blended_answers_are_averages_of_probabilities() -> None:
 
 
 def test_losses_of_answers_are_nats_and_rights() -> None:
-    found = losses_of(torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log(), [Item((1,), (0,)), Item((2,), (0,))])
+    found = losses_of(
+        torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log(), [Item((1,), (0,)), Item((2,), (0,))]
+    )
     assert found.total.tolist() == pytest.approx([0.2231, 0.9163], abs=1e-4)
     assert found.right.tolist() == [1.0, 0.0]
     assert found.scores().accuracy == 0.5
 
 
-def test_answers_are_those_of_the_task_and_embeddings_those_of_the_base(make_federation: Any) -> None:
+def test_answers_are_those_of_the_task_and_embeddings_those_of_the_base(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
-    model = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([1.0, -1.0]))}, w.run_spec.spec)
+    model = Update(
+        {"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([1.0, -1.0]))}, w.run_spec.spec
+    )
     rows = [item.ids for item in node.data.test]
     before = embeddings(w.adapted, rows)
     assert torch.allclose(before.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
@@ -86,7 +105,9 @@ def test_answers_are_those_of_the_task_and_embeddings_those_of_the_base(make_fed
 
 
 def test_a_class_that_training_texts_lack_is_hardly_given(make_federation: Any) -> None:
-    """The shared model gives it more often than not; the participant has texts of the other class alone."""
+    """The shared model gives it more often than not; the participant has texts of the other class
+    alone.
+    """
     w = build_setup(make_federation(participants=1, rows=80))
     node = w.participants[0]
     train, validation, test = (
@@ -96,15 +117,24 @@ def test_a_class_that_training_texts_lack_is_hardly_given(make_federation: Any) 
     node = replace(node, data=Encoded(train, validation, test))
     shared = Update({"head.bias": Dense(torch.tensor([-0.5, 0.5]))}, w.run_spec.spec)
     settings = w.settings[node.name]
-    made = personalise(node, shared, replace(settings, mixes=(), local=replace(settings.local, steps=1)))
+    made = personalise(
+        node, shared, replace(settings, mixes=(), local=replace(settings.local, steps=1))
+    )
     name = next(name for name in made.body["candidates"] if name.endswith(", own classes"))
-    own, plain = (made.body["candidates"][each]["loss"] for each in (name, name.removesuffix(", own classes")))
-    texts, fall = len(node.data.train) + len(node.data.validation), math.log(2.0 * (len(node.data.train) + 1))
+    own, plain = (
+        made.body["candidates"][each]["loss"] for each in (name, name.removesuffix(", own classes"))
+    )
+    texts, fall = (
+        len(node.data.train) + len(node.data.validation),
+        math.log(2.0 * (len(node.data.train) + 1)),
+    )
     assert own + fall / (texts + 2) < plain
     assert made.body["chosen"] == name
 
 
-def test_a_class_that_training_texts_lack_but_others_have_is_still_given(make_federation: Any) -> None:
+def test_a_class_that_training_texts_lack_but_others_have_is_still_given(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=1, rows=80))
     node = w.participants[0]
     train = [item for item in node.data.train if item.target == (0,)]
@@ -120,12 +150,16 @@ def test_no_candidate_of_own_classes_where_every_class_is_there(make_federation:
     assert not any(name.endswith("own classes") for name in made.body["candidates"])
 
 
-def test_a_model_made_alone_keeps_what_its_general_one_needs(make_federation: Any, tmp_path: Path) -> None:
+def test_a_model_made_alone_keeps_what_its_general_one_needs(
+    make_federation: Any, tmp_path: Path
+) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
     made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
     made = replace(
-        made, familiarity=learn(w.adapted, node.data.train), body={**made.body, "general": {"way": "answers"}}
+        made,
+        familiarity=learn(w.adapted, node.data.train),
+        body={**made.body, "general": {"way": "answers"}},
     )
     folder = RunFolder.create(tmp_path / "alone")
     with Ledger.create(folder.ledger_path, {"name": "alone"}) as ledger:
@@ -142,12 +176,16 @@ def test_a_model_made_alone_keeps_what_its_general_one_needs(make_federation: An
 def test_an_earlier_rule_names_a_point_in_weights(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
-    made = personalise(node, zero(w.run_spec.spec), replace(w.settings[node.name], rule=EARLIER_RULE))
+    made = personalise(
+        node, zero(w.run_spec.spec), replace(w.settings[node.name], rule=EARLIER_RULE)
+    )
     assert made.body["general"]["way"] == "weights"
     assert made.familiarity is None
 
 
-def test_a_run_keeps_what_its_general_models_need_and_predicts_with_it(make_federation: Any, tmp_path: Path) -> None:
+def test_a_run_keeps_what_its_general_models_need_and_predicts_with_it(
+    make_federation: Any, tmp_path: Path
+) -> None:
     folder = start(load_federation(make_federation(rows=60)), tmp_path / "run", True).folder
     with Ledger.open(folder / "ledger.sqlite", read_only=True) as ledger:
         bodies = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}

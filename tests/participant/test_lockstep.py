@@ -1,4 +1,6 @@
-"""Participants in lock-step learn what each would learn alone, whatever ranks, batches and layouts; who diverges fails alone."""
+"""Participants in lock-step learn what each would learn alone, whatever ranks, batches and layouts;
+who diverges fails alone.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,17 @@ def tasks_of(w: RunSetup, **changes: Any) -> list[TrainRequest]:
     nothing = zero(w.adapted.spec)
     made = []
     for member in w.run_spec.members:
-        task = TrainRequest(1, member.index, member.name, "product", member.rank, 3, 2e-3, 40 + member.index, nothing)
+        task = TrainRequest(
+            1,
+            member.index,
+            member.name,
+            "product",
+            member.rank,
+            3,
+            2e-3,
+            40 + member.index,
+            nothing,
+        )
         made.append(replace(task, **changes))
     return made
 
@@ -51,13 +63,21 @@ def test_each_learns_what_it_would_learn_alone(make_federation: Any, kind: str) 
         assert one.update is not None
         assert other.update is not None
         assert gap(one.update, other.update) <= 1e-3
-        assert (one.name, one.index, one.steps, one.tokens) == (other.name, other.index, other.steps, other.tokens)
+        assert (one.name, one.index, one.steps, one.tokens) == (
+            other.name,
+            other.index,
+            other.steps,
+            other.tokens,
+        )
         assert one.metrics == pytest.approx(other.metrics, abs=1e-4)
         assert one.energy is not None
 
 
 def test_two_at_a_time_and_two_workers_give_the_same_to_the_bit(make_federation: Any) -> None:
-    """What is bundled depends on the order of tasks only. Three tasks in twos: a pair and one alone."""
+    """What is bundled depends on the order of tasks only.
+
+    Three tasks in twos: a pair and one alone.
+    """
     w = setup(make_federation, "causal")
     twin = w.adapted.twin()
     nodes = {i: replace(node, adapted=twin) for i, node in w.nodes.items()}
@@ -76,7 +96,9 @@ def test_two_at_a_time_and_two_workers_give_the_same_to_the_bit(make_federation:
 
 @pytest.mark.parametrize("trained", ["both", "b"])
 def test_shared_factors_go_on_in_lock_step(make_federation: Any, trained: str) -> None:
-    w = setup(make_federation, "causal", algorithm={"reduce": "fedit" if trained == "both" else "ffa"})
+    w = setup(
+        make_federation, "causal", algorithm={"reduce": "fedit" if trained == "both" else "ffa"}
+    )
     g = torch.Generator().manual_seed(0)
     entries: dict[str, Any] = {}
     for name, (m, n) in w.adapted.shapes.items():
@@ -85,7 +107,10 @@ def test_shared_factors_go_on_in_lock_step(make_federation: Any, trained: str) -
             f"{name}:b": Dense(torch.randn(m, 4, generator=g) / 9),
         }
     tasks = tasks_of(w, layout="factors", start=Update(entries, w.adapted.spec), trained=trained)
-    alone, together = list(Embedded(w.nodes).exchange(tasks)), list(Embedded(w.nodes, lockstep=3).exchange(tasks))
+    alone, together = (
+        list(Embedded(w.nodes).exchange(tasks)),
+        list(Embedded(w.nodes, lockstep=3).exchange(tasks)),
+    )
     for one, other in zip(together, alone, strict=True):
         assert isinstance(one, Reply)
         assert isinstance(other, Reply)
@@ -125,7 +150,11 @@ def test_only_plain_tasks_that_are_alike_go_together(make_federation: Any) -> No
     w = setup(make_federation, "causal")
     node, (first, second, _) = w.nodes[1], tasks_of(w)
     assert alike(node, second, first)
-    others: list[dict[str, Any]] = [{"steps": 2}, {"learning_rate": 1e-4}, {"terms": {"fedprox": 0.1}}]
+    others: list[dict[str, Any]] = [
+        {"steps": 2},
+        {"learning_rate": 1e-4},
+        {"terms": {"fedprox": 0.1}},
+    ]
     for changes in [*others, {"method": "fomaml"}, {"round": 2}, {"held": Update({}, "other")}]:
         assert not alike(node, replace(second, **changes), first)
     assert isinstance(node.task, Causal)

@@ -1,4 +1,6 @@
-"""The local loop against one written by hand, precision of the masters, folding, and what a packed batch holds."""
+"""The local loop against one written by hand, precision of the masters, folding, and what a packed
+batch holds.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def items_of(adapted: AdaptedModel, kind: str) -> tuple[Any, list[Item]]:
         causal = Causal(adapted.base.tokenizer, 8)
         return causal, causal.encode([Example(t) for t in TEXTS], "x")[0]
     labelled = Classification(adapted.base.tokenizer, ("a", "b"), 16)
-    return labelled, labelled.encode([Example(t, label="ab"[i % 2]) for i, t in enumerate(TEXTS)], "x")[0]
+    return labelled, labelled.encode(
+        [Example(t, label="ab"[i % 2]) for i, t in enumerate(TEXTS)], "x"
+    )[0]
 
 
 def by_hand(adapted: AdaptedModel, kind: str, batch: list[Item]) -> Tensor:
@@ -64,7 +68,10 @@ def by_hand(adapted: AdaptedModel, kind: str, batch: list[Item]) -> Tensor:
             count += ids.shape[1] - 1
         else:
             hidden = adapted.model(input_ids=ids).last_hidden_state[0].mean(0)
-            logits = 10.0 * (hidden / hidden.norm()) @ adapted.head["head.weight"].T + adapted.head["head.bias"]
+            logits = (
+                10.0 * (hidden / hidden.norm()) @ adapted.head["head.weight"].T
+                + adapted.head["head.bias"]
+            )
             total = total - torch.log_softmax(logits, 0)[item.target[0]]
             count += 1
     return total / count
@@ -72,7 +79,10 @@ def by_hand(adapted: AdaptedModel, kind: str, batch: list[Item]) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["causal", "classification"])
 def test_the_loop_is_adamw_step_by_step(adapted: Opener, kind: str) -> None:
-    """Six steps of Adam written out (β .9, .999, ε 1e-8, no decay; Kingma & Ba, arXiv 1412.6980), gradient clipped at 1."""
+    """Six steps of Adam written out (β .9, .999, ε 1e-8, no decay;
+
+    Kingma & Ba, arXiv 1412.6980), gradient clipped at 1.
+    """
     ours, theirs = adapted(kind), adapted(kind)
     task, items = items_of(ours, kind)
     rates = [0.02, 0.02, 0.01, 0.01, 0.005, 0.005]
@@ -112,7 +122,9 @@ class _Steep:
 
 
 def test_the_gradient_is_clipped_at_one_over_all_parameters_together(adapted: Opener) -> None:
-    """After one step with gradient g everywhere, Adam's first moment would be .1·g; clipped it has norm .1."""
+    """After one step with gradient g everywhere, Adam's first moment would be .1·g; clipped it has
+    norm .1.
+    """
     b = adapted()
     for slope, expected in ((100.0, 0.1), (1e-4, None)):
         parameters = b.attach(2, 0)
@@ -129,7 +141,9 @@ def test_the_gradient_is_clipped_at_one_over_all_parameters_together(adapted: Op
 
 
 def test_masters_are_float32_over_a_bfloat16_base(adapted: Opener) -> None:
-    """Steps of 1e-5 on factors near 0.1: bfloat16, 2⁻⁸ relative, would lose each one (≥ 4e-4 apart there)."""
+    """Steps of 1e-5 on factors near 0.1: bfloat16, 2⁻⁸ relative, would lose each one (≥ 4e-4 apart
+    there).
+    """
     b = adapted(dtype=torch.bfloat16)
     task, items = items_of(b, "causal")
     parameters = b.attach(4, 0)
@@ -153,9 +167,14 @@ def test_masters_are_float32_over_a_bfloat16_base(adapted: Opener) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["causal", "classification"])
-def test_fresh_factors_give_exactly_the_bases_output(adapted: Opener, kind: str, dtype: torch.dtype) -> None:
+def test_fresh_factors_give_exactly_the_bases_output(
+    adapted: Opener, kind: str, dtype: torch.dtype
+) -> None:
     b = adapted(kind, dtype)
-    ids, mask = torch.tensor([[3, 9, 12, 20], [5, 7, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    ids, mask = (
+        torch.tensor([[3, 9, 12, 20], [5, 7, 0, 0]]),
+        torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+    )
     ask = b.token_logits if kind == "causal" else b.class_logits
     with torch.inference_mode():
         before = ask(ids, mask)
@@ -164,7 +183,9 @@ def test_fresh_factors_give_exactly_the_bases_output(adapted: Opener, kind: str,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(adapted: Opener, dtype: torch.dtype) -> None:
+def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(
+    adapted: Opener, dtype: torch.dtype
+) -> None:
     b = adapted("classification", dtype)
     before = {name: layer.weight.clone() for name, layer in b.layers.items()}
     head = {name: tensor.clone() for name, tensor in b.head.items()}
@@ -188,7 +209,9 @@ def test_documents_fill_blocks_without_padding_and_lose_no_token(adapted: Opener
     _, items = items_of(b, "causal")
     words = [len(t.split()) for t in TEXTS]  # one token a word, and an end token a text
     assert sum(words) == 4 + 5 + 2 + 7 + 2
-    assert [len(item.ids) for item in items] == [8, 8, 8, 1][:3]  # 25 tokens; a block of one token teaches nothing
+    assert [len(item.ids) for item in items] == [8, 8, 8, 1][
+        :3
+    ]  # 25 tokens; a block of one token teaches nothing
     assert all(item.ids == item.target for item in items)
     end = b.base.tokenizer.eos_token_id
     flat = [i for item in items for i in item.ids]
@@ -197,7 +220,9 @@ def test_documents_fill_blocks_without_padding_and_lose_no_token(adapted: Opener
 
 
 def test_only_the_response_is_learnt_and_what_is_cut_is_counted(adapted: Opener) -> None:
-    """Counted by hand: prompt 3, response 2 + end = 6 tokens; the second has prompt 5, response 4 + end = 10: its prompt loses 2."""
+    """Counted by hand: prompt 3, response 2 + end = 6 tokens; the second has prompt 5, response 4 +
+    end = 10: its prompt loses 2.
+    """
     b = adapted()
     task = Causal(b.base.tokenizer, 8)
     first = Example("the pump was", response="very loud")
@@ -213,7 +238,11 @@ def test_only_the_response_is_learnt_and_what_is_cut_is_counted(adapted: Opener)
     assert task.losses(b, items).terms.tolist() == [3.0, 5.0]
     with torch.no_grad():
         logits = [b.model(input_ids=torch.tensor([i.ids])).logits[0].log_softmax(-1) for i in items]
-        right = [-float(logits[k][p - 1, items[k].ids[p]]) for k in (0, 1) for p in range(3, len(items[k].ids))]
+        right = [
+            -float(logits[k][p - 1, items[k].ids[p]])
+            for k in (0, 1)
+            for p in range(3, len(items[k].ids))
+        ]
         assert float(task.loss(b, items)) == pytest.approx(sum(right) / 8, abs=1e-5)
 
 
@@ -222,8 +251,12 @@ def test_padding_changes_no_loss(adapted: Opener) -> None:
         b = adapted(kind)
         task, items = items_of(b, kind)
         with torch.no_grad():
-            assert float(task.loss(b, items)) == pytest.approx(float(by_hand(b, kind, items)), abs=1e-5)
-        assert task.losses(b, items).scores().loss == pytest.approx(float(by_hand(b, kind, items)), abs=1e-5)
+            assert float(task.loss(b, items)) == pytest.approx(
+                float(by_hand(b, kind, items)), abs=1e-5
+            )
+        assert task.losses(b, items).scores().loss == pytest.approx(
+            float(by_hand(b, kind, items)), abs=1e-5
+        )
 
 
 def test_batches_are_the_same_for_a_seed_and_give_each_item_once_an_epoch(adapted: Opener) -> None:
@@ -247,11 +280,15 @@ def test_a_loss_that_is_not_a_number_is_an_error_with_advice(adapted: Opener) ->
 
 
 def test_a_loss_that_explodes_is_an_error_though_only_the_first_was_small(adapted: Opener) -> None:
-    """With a rate of 1000 the second loss is in the thousands already: what counts is the one before any step."""
+    """With a rate of 1000 the second loss is in the thousands already: what counts is the one
+    before any step.
+    """
     b = adapted("classification")
     task, items = items_of(b, "classification")
     with pytest.raises(TrainingError) as caught:
         train(b, task, b.attach(4, 0), batches(items, 2, 0), [1e3] * 20, "ana")
     assert caught.value.reason is not None
     assert caught.value.reason.code == "loss-rose"
-    assert caught.value.reason.facts["first"] == pytest.approx(0.69, abs=0.1)  # ln 2 = 0.69 with two classes
+    assert caught.value.reason.facts["first"] == pytest.approx(
+        0.69, abs=0.1
+    )  # ln 2 = 0.69 with two classes

@@ -1,4 +1,6 @@
-"""What a budget leaves of the trainings and candidates of a personal model; costs are counted by hand."""
+"""What a budget leaves of the trainings and candidates of a personal model; costs are counted
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ class Machine:
 
     spent: dict[str, float] = field(default_factory=lambda: {"kwh": 0.0})
 
-    def budgeted(self, limit: float, fits: list[FitBudget], looks: int = 0, test: int = 0) -> PersonalModelBudget:
+    def budgeted(
+        self, limit: float, fits: list[FitBudget], looks: int = 0, test: int = 0
+    ) -> PersonalModelBudget:
         return PersonalModelBudget(
             {"kwh": limit}, lambda: self.spent, 4, 24, test, fits, looks
         )  # a step is guessed as .5 of a look
@@ -59,7 +63,9 @@ def test_what_fits_is_made_whole() -> None:
 
 def test_both_trainings_are_shortened_in_one_proportion_and_the_test_is_retained_back_for() -> None:
     machine, budget = Machine(), FitBudget(2, 40, (0.1,), 1)
-    budgeted = machine.budgeted(60.0, [budget], looks=2, test=24)  # 4 looks at test data: 8, two candidates: 4
+    budgeted = machine.budgeted(
+        60.0, [budget], looks=2, test=24
+    )  # 4 looks at test data: 8, two candidates: 4
     local, private = (machine.fit(budgeted, budget, name) for name in ("local", "private"))
     assert 15 <= local <= private + 2
     assert private < 40
@@ -72,7 +78,9 @@ def test_both_trainings_are_shortened_in_one_proportion_and_the_test_is_retained
     cut = [Reason("fit-shortened", {"fit": "local", "steps": local} | one)]
     cut.append(Reason("fit-shortened", {"fit": "private", "steps": private} | one))
     assert budgeted.cut == cut
-    assert budgeted.note() == Reason("personal-cut", {"cut": [part.as_record() for part in cut], "keys": ["kwh"]})
+    assert budgeted.note() == Reason(
+        "personal-cut", {"cut": [part.as_record() for part in cut], "keys": ["kwh"]}
+    )
 
 
 def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
@@ -95,11 +103,18 @@ def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
 
 def test_a_training_that_is_not_worth_it_leaves_its_part_to_the_next() -> None:
     machine, long, short = Machine(), FitBudget(2, 100, (0.1,), 2), FitBudget(2, 10, (0.1,), 2)
-    budgeted = machine.budgeted(28.0, [short], test=24)  # 29 would be needed, were local to be looked at on test data
-    assert [machine.fit(budgeted, budget, name) for budget, name in ((long, "local"), (short, "private"))] == [0, 10]
+    budgeted = machine.budgeted(
+        28.0, [short], test=24
+    )  # 29 would be needed, were local to be looked at on test data
+    assert [
+        machine.fit(budgeted, budget, name)
+        for budget, name in ((long, "local"), (short, "private"))
+    ] == [0, 10]
     none = {"fit": "local", "steps": 0, "full": 100, "rates": 0, "full_rates": 1}
     assert budgeted.cut[0] == Reason("fit-shortened", none)
-    assert machine.spent["kwh"] + 4 * LOOK <= 28.0  # base, shared, the chosen and the general one on test data
+    assert (
+        machine.spent["kwh"] + 4 * LOOK <= 28.0
+    )  # base, shared, the chosen and the general one on test data
 
 
 def test_a_training_ends_before_a_step_that_does_not_fit() -> None:

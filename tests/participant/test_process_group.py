@@ -1,4 +1,6 @@
-"""Two processes (gloo) that share each batch make the steps of one, but for rounding; also with the base in shards."""
+"""Two processes (gloo) that share each batch make the steps of one, but for rounding; also with the
+base in shards.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,16 @@ from tequio.planning.memory import BatchShape, ModelShape, estimate_memory
 WORKER = Path(__file__).parent / "process_group_worker.py"
 
 
-def run(processes: int, toml: Path, batch_size: int, out: Path, base: str = "whole") -> dict[str, Any]:
-    """What the first process wrote; one process is started without torchrun. base: whole, or in shards."""
+def run(
+    processes: int, toml: Path, batch_size: int, out: Path, base: str = "whole"
+) -> dict[str, Any]:
+    """What the first process wrote; one process is started without torchrun. base: whole, or in
+    shards.
+    """
     torchrun = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        []
+        if processes == 1
+        else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     )
     command = [sys.executable, *torchrun, str(WORKER), str(toml), str(batch_size), str(out), base]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
@@ -39,22 +47,33 @@ def run(processes: int, toml: Path, batch_size: int, out: Path, base: str = "who
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("kind", "batch_size"), [("classification", 5), ("causal", 1)])
-def test_two_processes_make_the_steps_of_one(make_federation: Any, tmp_path: Path, kind: str, batch_size: int) -> None:
-    """A batch of 5 is parted in 3 and 2; of a batch of 1 the second process has nothing, and adds a gradient of 0. The base is whole
+def test_two_processes_make_the_steps_of_one(
+    make_federation: Any, tmp_path: Path, kind: str, batch_size: int
+) -> None:
+    """A batch of 5 is parted in 3 and 2; of a batch of 1 the second process has nothing, and adds a
+    gradient of 0.
+
+    The base is whole
     in both processes, or in shards, of which each keeps half."""
     toml = make_federation(kind=kind, participants=1, rows=60, centre=False)
     one = run(1, toml, batch_size, tmp_path)
     for base in ("whole", "shards"):
         two = run(2, toml, batch_size, tmp_path, base)
         for what in ("update", "personal"):
-            models = [unpack((tmp_path / f"{tag}.{what}").read_bytes(), what) for tag in ("1-whole", f"2-{base}")]
+            models = [
+                unpack((tmp_path / f"{tag}.{what}").read_bytes(), what)
+                for tag in ("1-whole", f"2-{base}")
+            ]
             assert models[0].minus(models[1]).norm() <= 1e-3 * models[0].norm(), (base, what)
         assert two["tokens"] == one["tokens"]
         assert two["chosen"] == one["chosen"]
         for figure in ("first", "last", "looked", "test"):
             assert two[figure] == pytest.approx(one[figure], rel=1e-4), (base, figure)
         assert two["joules"] > 0.0
-        assert two["refused"] == [True, base == "shards"]  # a local term: several share plain steps only; whole weights
+        assert two["refused"] == [
+            True,
+            base == "shards",
+        ]  # a local term: several share plain steps only; whole weights
     assert one["refused"] == [False, False]
     for rank in range(2):
         retained = json.loads((tmp_path / f"2-shards.{rank}.json").read_text())
@@ -71,7 +90,9 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
     assert ALONE.hand_on(b"as it is") == b"as it is"
 
 
-def test_what_several_processes_cannot_share_is_refused_before_the_base_is_loaded(make_federation: Any) -> None:
+def test_what_several_processes_cannot_share_is_refused_before_the_base_is_loaded(
+    make_federation: Any,
+) -> None:
     toml = make_federation(participants=1, centre=False)
     config = load_federation(toml)
     file = load_participant(config.participants[0].file, "site0")

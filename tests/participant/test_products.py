@@ -1,4 +1,6 @@
-"""Test that few shapes of matrix products reach a causal model, and that oneDNN keeps those of a whole step."""
+"""Test that few shapes of matrix products reach a causal model, and that oneDNN keeps those of a
+whole step.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ from tequio.participant.text_tasks import Causal, Item, batches
 
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH, BLOCK = 4, 16
-PRODUCT_OPS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::baddbmm_")
+PRODUCT_OPS = (
+    "aten::mm",
+    "aten::addmm",
+    "aten::addmm_",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::baddbmm_",
+)
 # One step twice, with a line before the second.
 TWO_STEPS = """
 import sys
@@ -68,12 +77,21 @@ def shared_keys(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> P
     return folder
 
 
-def test_texts_of_many_lengths_reach_a_causal_model_in_few_row_counts(tiny_llama: Path, tmp_path: Path) -> None:
-    """Training and evaluation together: only whole blocks, so one row count per number of blocks."""
+def test_texts_of_many_lengths_reach_a_causal_model_in_few_row_counts(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Training and evaluation together: only whole blocks, so one row count per number of
+    blocks.
+    """
     base = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)
-    adapted, task = AdaptedModel(base, EVERY, 2.0), Causal(base.tokenizer, BLOCK, batch_tokens=BATCH * BLOCK)
+    adapted, task = (
+        AdaptedModel(base, EVERY, 2.0),
+        Causal(base.tokenizer, BLOCK, batch_tokens=BATCH * BLOCK),
+    )
     texts = [" ".join(["very"] * (1 + k % 37)) for k in range(80)]
-    examples = [Example(text, response="good" if k % 3 else "bad again") for k, text in enumerate(texts)]
+    examples = [
+        Example(text, response="good" if k % 3 else "bad again") for k, text in enumerate(texts)
+    ]
     assert len({len(text) for text in texts}) == 37
     rows: set[int] = set()
 
@@ -91,7 +109,9 @@ def test_texts_of_many_lengths_reach_a_causal_model_in_few_row_counts(tiny_llama
     assert rows <= {k * BLOCK for k in range(1, BATCH + 1)}, rows
 
 
-def test_the_products_of_a_step_and_of_evaluation_fit_what_onednn_keeps(shared_keys: Path, tmp_path: Path) -> None:
+def test_the_products_of_a_step_and_of_evaluation_fit_what_onednn_keeps(
+    shared_keys: Path, tmp_path: Path
+) -> None:
     """With adapters on all linear layers and keys shared by heads, which makes the most shapes."""
     base = load_base(str(shared_keys), "causal", torch.float32, tmp_path)
     adapted, task = AdaptedModel(base, EVERY, 2.0), Causal(base.tokenizer, 32)
@@ -104,9 +124,16 @@ def test_the_products_of_a_step_and_of_evaluation_fit_what_onednn_keeps(shared_k
     assert PRODUCTS["classification"] < step < len(products.seen) <= PRODUCTS["causal"]
 
 
-@pytest.mark.parametrize(("kind", "own"), [("causal", None), ("classification", None), ("causal", "7")])
+@pytest.mark.parametrize(
+    ("kind", "own"), [("causal", None), ("classification", None), ("causal", "7")]
+)
 def test_loading_a_base_sets_how_many_products_are_cached(
-    tiny_bert: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, own: str | None
+    tiny_bert: Path,
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    own: str | None,
 ) -> None:
     monkeypatch.setenv(PRODUCT_CACHE, own or "")
     if own is None:
@@ -115,12 +142,19 @@ def test_loading_a_base_sets_how_many_products_are_cached(
     assert os.environ[PRODUCT_CACHE] == (own or str(PRODUCTS[kind]))
 
 
-@pytest.mark.skipif(best_dtype() != torch.bfloat16 or torch.cuda.is_available(), reason="oneDNN computes in bfloat16")
+@pytest.mark.skipif(
+    best_dtype() != torch.bfloat16 or torch.cuda.is_available(),
+    reason="oneDNN computes in bfloat16",
+)
 @pytest.mark.parametrize("cached", [None, PRODUCTS["classification"]])
-def test_a_second_step_prepares_no_product(shared_keys: Path, tmp_path: Path, cached: int | None) -> None:
+def test_a_second_step_prepares_no_product(
+    shared_keys: Path, tmp_path: Path, cached: int | None
+) -> None:
     """By oneDNN's own log; with as few as for classification it prepares them all the time."""
     environment = {name: value for name, value in os.environ.items() if name != PRODUCT_CACHE}
-    environment |= {"ONEDNN_VERBOSE": "profile_create"} | ({} if cached is None else {PRODUCT_CACHE: str(cached)})
+    environment |= {"ONEDNN_VERBOSE": "profile_create"} | (
+        {} if cached is None else {PRODUCT_CACHE: str(cached)}
+    )
     command = [sys.executable, "-c", TWO_STEPS, str(shared_keys), str(tmp_path), ",".join(EVERY)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     _, first, second = done.stdout.split("step\n")

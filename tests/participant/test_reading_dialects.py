@@ -68,7 +68,9 @@ def table(rows: list[tuple[str, str]], dialect: Dialect) -> bytes:
     return PACK[dialect.packed](content)
 
 
-def read(content: bytes, name: str, options: Options | None = None) -> tuple[list[Example], Reading]:
+def read(
+    content: bytes, name: str, options: Options | None = None
+) -> tuple[list[Example], Reading]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
@@ -89,7 +91,8 @@ DIALECTS = st.builds(
     unnamed=st.integers(0, 2),
 )
 WORDS = (
-    "tren", "late again", "café", "«niño»", "l’été", "10 €", 'she said "no"', '"quoted" start', 'end "quoted"',
+    "tren", "late again", "café", "«niño»", "l’été", "10 €", 'she said "no"', '"quoted" start', 'end '
+        '"quoted"',
     "a, b, c", "a; b", "tab\there", "x | y", "line\nbreak", "back\\slash", "O'Brien", "{brace}", "#1", "-", "a" * 300, '"open', 'close"',
 )  # fmt: skip
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
@@ -118,7 +121,9 @@ def texts_for(rows: list[tuple[str, str]], dialect: Dialect) -> list[tuple[str, 
 
 @settings(max_examples=400, deadline=None)
 @given(DIALECTS, ROWS)
-def test_rows_in_any_dialect_of_a_table_read_back_equal(dialect: Dialect, rows: list[tuple[str, str]]) -> None:
+def test_rows_in_any_dialect_of_a_table_read_back_equal(
+    dialect: Dialect, rows: list[tuple[str, str]]
+) -> None:
     rows = texts_for(rows, dialect)
     name = "a.tsv" if dialect.separator == "\t" else "a.csv"
     found, reading = read(table(rows, dialect), name + dialect.packed)
@@ -152,7 +157,9 @@ def test_rows_of_json_in_any_layout_read_back_equal(
 @pytest.mark.parametrize("header", [True, False])
 def test_what_is_given_overrides_what_is_detected(separator: str, header: bool) -> None:
     rows = [("uno", "pos"), ("dos, tres; cuatro", "neg")]
-    lines = [f"{a}{separator}{b}" if separator not in a else f'"{a}"{separator}{b}' for a, b in rows]
+    lines = [
+        f"{a}{separator}{b}" if separator not in a else f'"{a}"{separator}{b}' for a, b in rows
+    ]
     content = "\n".join(["text" + separator + "label"] * header + lines).encode("cp037")
     found, _ = read(content, "a.csv", Options(separator, "cp037", header))
     assert found == [Example(a, label=b) for a, b in rows]
@@ -186,7 +193,12 @@ def test_a_truncated_or_damaged_archive_is_an_error_that_says_so() -> None:
 def test_other_encodings_are_not_read_as_windows_1252() -> None:
     words = "привет мир, это хороший поезд"
     mac = "El niño comió mamá más según él" * 3
-    for text, encoding in ((words, "cp1251"), (words, "koi8-r"), (mac, "cp850"), ("日本語の文", "shift-jis")):
+    for text, encoding in (
+        (words, "cp1251"),
+        (words, "koi8-r"),
+        (mac, "cp850"),
+        ("日本語の文", "shift-jis"),
+    ):
         with refused(DataError, "not-utf-8"):
             read(f"text,label\n{text},pos\n".encode(encoding), "a.csv")
         lines = f'text,label\n"{text}",pos\n'.encode(encoding)
@@ -195,5 +207,9 @@ def test_other_encodings_are_not_read_as_windows_1252() -> None:
 
 def test_marks_of_every_unicode_encoding() -> None:
     for encoding in ("utf-32", "utf-16", "utf-8-sig"):
-        assert read("text,label\ncafé,pos\n".encode(encoding), "a.csv")[0] == [Example("café", label="pos")]
-    assert read(codecs.BOM_UTF8 + b'{"text": "x", "label": "pos"}', "a.jsonl")[0] == [Example("x", label="pos")]
+        assert read("text,label\ncafé,pos\n".encode(encoding), "a.csv")[0] == [
+            Example("café", label="pos")
+        ]
+    assert read(codecs.BOM_UTF8 + b'{"text": "x", "label": "pos"}', "a.jsonl")[0] == [
+        Example("x", label="pos")
+    ]

@@ -1,4 +1,6 @@
-"""Each kind of file that people have, with inputs of our own: what is read, what is left out, what is said."""
+"""Each kind of file that people have, with inputs of our own: what is read, what is left out, what
+is said.
+"""
 
 from __future__ import annotations
 
@@ -69,26 +71,33 @@ TABLES = [
     Case("sep line", "sep=|\ntext|label\nwin a prize|spam\nsee you at six|ham\n", TWO),
     Case("an index of pandas", ",sentence,category\n0,win a prize,spam\n1,see you at six,ham\n", TWO,
          columns={"text": "sentence", "label": "category"}),
-    Case("empty rows of a sheet", ";;\n\n;;\ntext;label;\nwin a prize;spam;\n;;\nsee you at six;ham;\n", TWO),
+    Case("empty rows of a sheet", ";;\n\n;;\ntext;label;\nwin a prize;spam;\n;;\nsee you at "
+        "six;ham;\n", TWO),
     Case("spaces before quotes", 'text, label\n"win, a prize", "spam"\n"see you at six", "ham"\n',
          (("win, a prize", "spam"), ("see you at six", "ham"))),
     Case("upper case names", "ID,TEXT,LABEL\n7,win a prize,SPAM\n8,see you at six,Ham\n", TWO,
          columns={"text": "TEXT", "label": "LABEL"}, unused=("ID",)),
-    Case("a JSON file called csv", '{"text": "win a prize", "label": "spam"}\n{"text": "see you at six", "label": "ham"}', TWO),
+    Case("a JSON file called csv", '{"text": "win a prize", "label": "spam"}\n{"text": "see you at '
+        'six", "label": "ham"}', TWO),
     Case("a CSV called jsonl", "text,label\nwin a prize,spam\nsee you at six,ham\n", TWO, "a.jsonl"),
-    Case("class numbers with decimals", "text,label\nwin a prize,1.0\nsee you at six,0.0\n,1\nlater,\n",
+    Case("class numbers with decimals", "text,label\nwin a prize,1.0\nsee you at "
+        "six,0.0\n,1\nlater,\n",
          (("win a prize", "1"), ("see you at six", "0")), labels=("0", "1"), left_out={"empty": 1, "unlabelled": 1}),
-    Case("yes and no as truth values", '[{"text": "win a prize", "label": true}, {"text": "see you at six", "label": false}]',
+    Case("yes and no as truth values", '[{"text": "win a prize", "label": true}, {"text": "see you '
+        'at six", "label": false}]',
          (("win a prize", "1"), ("see you at six", "0")), "a.json", labels=("0", "1")),
-    Case("NaN of pandas", '{"text": "win a prize", "label": "spam"}\n{"text": "x", "label": NaN}\n{"text": NaN, "label": "ham"}\n',
+    Case("NaN of pandas", '{"text": "win a prize", "label": "spam"}\n{"text": "x", "label": '
+        'NaN}\n{"text": NaN, "label": "ham"}\n',
          TWO[:1], "a.jsonl", left_out={"empty": 1, "unlabelled": 1}),
-    Case("a label that is not there", '{"text": "win a prize", "label": "spam"}\n{"text": "later"}\n', TWO[:1], "a.jsonl",
+    Case("a label that is not there", '{"text": "win a prize", "label": "spam"}\n{"text": '
+        '"later"}\n', TWO[:1], "a.jsonl",
          left_out={"unlabelled": 1}),
     Case("Unicode forms of a label", "text,label\nx y,cafe\u0301\nz,CAFÉ\n", (("x y", "café"), ("z", "café")), labels=("café", "té")),
     Case("labels unlike only in case", "text,label\nx,A\ny,a\n", (("x", "A"), ("y", "a")), labels=("A", "a")),
     Case("old Mac line ends", "text,label\rwin a prize,spam\rsee you at six,ham\r", TWO),
     Case("one object over lines after one on a line",
-         '{"text": "win a prize", "label": "spam"}\n{\n "text": "see you at six",\n "label": "ham" }\n', TWO, "a.ndjson"),
+         '{"text": "win a prize", "label": "spam"}\n{\n "text": "see you at six",\n "label": "ham" '
+         '}\n', TWO, "a.ndjson"),
 ]  # fmt: skip
 
 
@@ -106,8 +115,16 @@ def pair(prompt: str, response: str) -> Example:
     return Example(prompt, response=response)
 
 
-SEVERAL = (("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "so long"))
-LONGER = Example("system: be brief\nuser: hi\nassistant: hello\nuser: bye", response="so long", turns=SEVERAL)
+SEVERAL = (
+    ("system", "be brief"),
+    ("user", "hi"),
+    ("assistant", "hello"),
+    ("user", "bye"),
+    ("assistant", "so long"),
+)
+LONGER = Example(
+    "system: be brief\nuser: hi\nassistant: hello\nuser: bye", response="so long", turns=SEVERAL
+)
 CHATS: list[tuple[str, object, list[Example], dict[str, int]]] = [
     ("alpaca", {"instruction": "sum", "input": "1 2", "output": "3"}, [pair("sum\n\n1 2", "3")], {}),
     ("alpaca without input", {"instruction": "sum", "input": "", "output": "3"}, [pair("sum", "3")], {}),
@@ -145,11 +162,22 @@ def test_a_chat_is_its_turns() -> None:
 
 
 def test_a_name_that_is_given_wins_over_standard_and_guessed_ones(tmp_path: Path) -> None:
-    row = {"text": "t", "prompt": "p", "response": "r", "question": "q", "answer": "a", "input": "i"}
+    row = {
+        "text": "t",
+        "prompt": "p",
+        "response": "r",
+        "question": "q",
+        "answer": "a",
+        "input": "i",
+    }
     path = save(tmp_path, "a.json", json.dumps([row]))
     assert read(path, "causal")[0] == [Example("t")]
-    assert read(path, "causal", Columns(prompt="question", response="answer", input=""))[0] == [pair("q", "a")]
-    assert read(path, "causal", Columns(prompt="question", input="text"))[0] == [pair("q\n\nt", "r")]
+    assert read(path, "causal", Columns(prompt="question", response="answer", input=""))[0] == [
+        pair("q", "a")
+    ]
+    assert read(path, "causal", Columns(prompt="question", input="text"))[0] == [
+        pair("q\n\nt", "r")
+    ]
     assert read(path, "causal", Columns(text="answer"))[0] == [Example("a")]
     assert "there is no column called texto." in refused(path, "causal", Columns(text="texto"))
 
@@ -166,27 +194,38 @@ def test_what_is_guessed_and_not_used_is_said_without_values(tmp_path: Path) -> 
 
 
 REFUSED: list[tuple[str, str, str, Kind, str]] = [
-    ("preferences", "a.json", json.dumps([{"prompt": "p", "chosen": SECRET, "rejected": "no"}]), "causal", "preference-pairs: "),
-    ("two labels", "a.json", json.dumps([{"text": SECRET, "label": ["ham"]}]), "classification", "several-labels: "),
-    ("two labels in a field", "a.csv", f'text,label\n{SECRET},"ham;spam"\n', "classification", "several-labels: "),
-    ("an unknown label", "a.csv", f"text,label\nx,ham\ny,{SECRET}\n", "classification", "line 3: the label in column 'label' is unknown"),
+    ("preferences", "a.json", json.dumps([{"prompt": "p", "chosen": SECRET, "rejected": "no"}]), "causal", "preference-pairs: "
+        ""),
+    ("two labels", "a.json", json.dumps([{"text": SECRET, "label": ["ham"]}]), "classification", "several-labels: "
+        ""),
+    ("two labels in a field", "a.csv", f'text,label\n{SECRET},"ham;spam"\n', "classification", "several-labels: "
+        ""),
+    ("an unknown label", "a.csv", f"text,label\nx,ham\ny,{SECRET}\n", "classification", "line 3: "
+        "the label in column 'label' is unknown"),
     ("columns in place of rows", "a.json", json.dumps({"text": {"0": SECRET}, "label": {"0": "ham"}}), "classification",
      'orient="records"'),
     ("rows inside an object", "a.json", json.dumps({"version": 1, "data": [{"text": SECRET, "label": "ham"}]}), "classification",
      "jq -c '.data[]'"),
     ("nothing but separators", "a.csv", "sep=;\n;;\n;;;\n", "causal", "table-empty: "),
-    ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "chat-role-unknown: "),
-    ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "chat-turn-unfit: "),
-    ("an array cut off", "a.json", '[{"text": "x", "label": "ham"}, {"text": "' + SECRET, "classification", "not closed"),
+    ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "chat-role-unknown: "
+        ""),
+    ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "chat-turn-unfit: "
+        ""),
+    ("an array cut off", "a.json", '[{"text": "x", "label": "ham"}, {"text": "' + SECRET, "classification", "not "
+        "closed"),
     ("an object cut off", "a.jsonl", '{"text": "x", "label": "ham"}\n{\n"text": "' + SECRET + '"\n', "classification",
      "line 2: not valid JSON"),
-    ("no header, no label", "a.csv", f"Ximena,{SECRET}\nRosa,flu\n", "classification", "Columns found: 2; none has a usual name"),
-    ("a plain text called jsonl", "a.jsonl", f"{SECRET}\n{SECRET}\n", "classification", "does not begin with { or ["),
+    ("no header, no label", "a.csv", f"Ximena,{SECRET}\nRosa,flu\n", "classification", "Columns "
+        "found: 2; none has a usual name"),
+    ("a plain text called jsonl", "a.jsonl", f"{SECRET}\n{SECRET}\n", "classification", "does not "
+        "begin with { or ["),
     ("an archive", "a.csv", "PK\x03\x04" + SECRET, "classification", "file-is-an-archive: "),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "file", "content", "kind", "expected"), REFUSED, ids=[r[0] for r in REFUSED])
+@pytest.mark.parametrize(
+    ("name", "file", "content", "kind", "expected"), REFUSED, ids=[r[0] for r in REFUSED]
+)
 def test_what_cannot_be_used_is_said(
     tmp_path: Path, name: str, file: str, content: str, kind: Kind, expected: str
 ) -> None:
@@ -200,7 +239,10 @@ def test_a_table_without_header_by_position(tmp_path: Path) -> None:
     options = Options(header=False)
     assert "which are called 1 to 2" in _error(path, Columns(), options)
     named = Columns(prompt="1", response="2")
-    assert read(path, "causal", named, options=options)[0] == [pair("why?", "so"), pair("how?", "thus")]
+    assert read(path, "causal", named, options=options)[0] == [
+        pair("why?", "so"),
+        pair("how?", "thus"),
+    ]
 
 
 def _error(path: Path, columns: Columns, options: Options) -> str:
@@ -238,8 +280,16 @@ def test_parquet_reads_only_what_it_uses(tmp_path: Path) -> None:
         "label": {"names": ["ham", "spam"], "_type": "ClassLabel"},
         "text": {"dtype": "string", "_type": "Value"},
     }
-    table = pyarrow.table({"when": moment, "text": pyarrow.array(["a", "b", "c"]).dictionary_encode(), "label": labels})
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    table = pyarrow.table(
+        {
+            "when": moment,
+            "text": pyarrow.array(["a", "b", "c"]).dictionary_encode(),
+            "label": labels,
+        }
+    )
+    table = table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
     parquet.write_table(table, path)
     found, report = read(path)
     assert [(e.text, e.label) for e in found] == [("a", "spam"), ("b", "ham")]
@@ -273,5 +323,9 @@ def test_the_first_sheet_of_a_workbook(tmp_path: Path) -> None:
 
 def test_rows_to_predict_have_their_numbers(tmp_path: Path) -> None:
     path = save(tmp_path, "ask.csv", 'n;message\n1;"one\nmore"\n\n2;\n3;three\n')
-    assert [(a.row, a.text) for a in read_asked(path)] == [(1, "one\nmore"), (2, None), (3, "three")]
+    assert [(a.row, a.text) for a in read_asked(path)] == [
+        (1, "one\nmore"),
+        (2, None),
+        (3, "three"),
+    ]
     assert [(a.row, a.text) for a in read_asked(path, ["n"])] == [(1, "1"), (2, "2"), (3, "3")]

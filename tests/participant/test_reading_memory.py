@@ -36,7 +36,9 @@ print(peak() - before, "torch" in sys.modules)
 
 
 def rows(count: int) -> list[dict[str, str]]:
-    return [{"text": f"{i} " + "the train was late again " * 4, "label": "pos"} for i in range(count)]
+    return [
+        {"text": f"{i} " + "the train was late again " * 4, "label": "pos"} for i in range(count)
+    ]
 
 
 def csv_of(count: int) -> str:
@@ -57,7 +59,10 @@ def test_36_mib_add_at_most_20_mib(tmp_path: Path, name: str) -> None:
     large.write_text(FORMS[name](36 * MIB // 110))
     assert large.stat().st_size > 36 * MIB
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, str(small), str(large)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", COUNT, str(small), str(large)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     added, torch = done.stdout.split()
     assert torch == "False"
@@ -84,7 +89,9 @@ print(peak() - before, splits.digest(), len(splits.train))
 def test_with_caps_the_texts_are_not_held(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     row = "the train was late again " * 80
-    file.write_text("".join(json.dumps({"text": f"{i} {row}", "label": "pos"}) + "\n" for i in range(20_000)))
+    file.write_text(
+        "".join(json.dumps({"text": f"{i} {row}", "label": "pos"}) + "\n" for i in range(20_000))
+    )
 
     def split(cap: int) -> float:
         command = [sys.executable, "-c", SPLIT, str(file), str(cap)]

@@ -1,4 +1,5 @@
-"""Damaged files of every format: a DataError or rows, never a traceback, never a field in a message.
+"""Damaged files of every format: a DataError or rows, never a traceback, never a field in a
+message.
 
 TEQUIO_FUZZ=100000 makes that many files instead of a thousand.
 """
@@ -60,13 +61,19 @@ NAMES = ("text", "label", "prompt", "response", "messages", "id", "note", "QXZQX
 
 def secret(chance: random.Random) -> str:
     """A field: words of three letters only, so that any piece of one can be seen in a message."""
-    words = ["".join(chance.choices("QXZ", k=chance.randint(4, 9))) for _ in range(chance.randint(1, 5))]
+    words = [
+        "".join(chance.choices("QXZ", k=chance.randint(4, 9))) for _ in range(chance.randint(1, 5))
+    ]
     return chance.choice((" ", ", ", ' "', "\n", "; ", "\t")).join(words)
 
 
 def rows(chance: random.Random) -> list[dict[str, object]]:
     def turns() -> list[dict[str, str]]:
-        who = ("QXZQX", "user") if chance.random() < 0.02 else chance.choice((("user", "assistant"), ("human", "gpt")))
+        who = (
+            ("QXZQX", "user")
+            if chance.random() < 0.02
+            else chance.choice((("user", "assistant"), ("human", "gpt")))
+        )
         keys = chance.choice((("role", "content"), ("from", "value")))
         return [{keys[0]: who[i % 2], keys[1]: secret(chance)} for i in range(chance.randint(0, 4))]
 
@@ -82,10 +89,14 @@ def rows(chance: random.Random) -> list[dict[str, object]]:
         "QXZQXZ": lambda: secret(chance),
     }
     # A name that may be data is never beside a usual one in a header: then it would be a name.
-    usual = chance.choice((["text", "label"], ["id", "label", "text", "note"], ["prompt", "response"], ["messages"]))
+    usual = chance.choice(
+        (["text", "label"], ["id", "label", "text", "note"], ["prompt", "response"], ["messages"])
+    )
     odd = chance.sample(NAMES[:-1], chance.randint(1, 5)) if chance.random() < 0.7 else ["QXZQXZ"]
     names = usual if chance.random() < 0.8 else odd
-    return [{name: makers[name]() for name in names} for _ in range(chance.choice((0, 1, 3, 8, 12)))]
+    return [
+        {name: makers[name]() for name in names} for _ in range(chance.choice((0, 1, 3, 8, 12)))
+    ]
 
 
 def write(found: list[dict[str, object]], form: str, chance: random.Random) -> bytes:
@@ -93,8 +104,13 @@ def write(found: list[dict[str, object]], form: str, chance: random.Random) -> b
         separator = "\t" if form == "tsv" else chance.choice(",;|")
         lines = [separator.join(found[0])] if found and chance.random() < 0.9 else []
         for row in found:
-            fields = ["" if v is None else v if isinstance(v, str) else json.dumps(v) for v in row.values()]
-            quoted = ['"' + f.replace('"', '""') + '"' if chance.random() < 0.99 else f for f in fields]
+            fields = [
+                "" if v is None else v if isinstance(v, str) else json.dumps(v)
+                for v in row.values()
+            ]
+            quoted = [
+                '"' + f.replace('"', '""') + '"' if chance.random() < 0.99 else f for f in fields
+            ]
             lines.append(separator.join(quoted))
         return "\n".join(lines).encode(chance.choice(("utf-8", "utf-8-sig", "utf-16", "utf-16-be")))
     if form == "jsonl":
@@ -107,7 +123,10 @@ def write(found: list[dict[str, object]], form: str, chance: random.Random) -> b
     if form == "parquet":
         # Here a name is certainly a name, so that a message may show it.
         plain = [
-            {k.replace("QXZQXZ", "x"): v if v is None or isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+            {
+                k.replace("QXZQXZ", "x"): v if v is None or isinstance(v, str) else json.dumps(v)
+                for k, v in row.items()
+            }
             for row in found
         ]
         parquet.write_table(pyarrow.Table.from_pylist(plain or [{"text": "QXZQXZ"}]), out)
@@ -116,7 +135,10 @@ def write(found: list[dict[str, object]], form: str, chance: random.Random) -> b
 
         book = openpyxl.Workbook(write_only=True)
         sheet = book.create_sheet()
-        for line in [list(found[0]) if found else [], *(list(map(str, row.values())) for row in found)]:
+        for line in [
+            list(found[0]) if found else [],
+            *(list(map(str, row.values())) for row in found),
+        ]:
             sheet.append(line)
         book.save(out)
     return out.getvalue()
@@ -151,7 +173,11 @@ def check(number: int, path: Path) -> str:
     chance = random.Random(number)
     form = chance.choices(FORMS, WEIGHTS)[0]
     content = mutated(write(rows(chance), form, chance), write(rows(chance), "csv", chance), chance)
-    ending = {"spread": "jsonl"}.get(form, form) if chance.random() < 0.9 else chance.choice(("csv", "json", "txt"))
+    ending = (
+        {"spread": "jsonl"}.get(form, form)
+        if chance.random() < 0.9
+        else chance.choice(("csv", "json", "txt"))
+    )
     if (packed := chance.random()) < 0.1:
         pack, suffix = chance.choice(((gzip.compress, ".gz"), (zstandard.compress, ".zst")))
         content, ending = pack(content), ending + suffix

@@ -1,4 +1,6 @@
-"""The layers of Tequio's own are not slower than transformers' code: a ratio within one run, wide enough for a busy machine."""
+"""The layers of Tequio's own are not slower than transformers' code: a ratio within one run, wide
+enough for a busy machine.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,18 @@ def test_a_step_takes_no_longer_than_through_transformers(tiny_llama: Path, tmp_
     """Least processor time of six steps each, in turns, one thread."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": None}
-    sizes = {"vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512}
+    heads = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+    }
+    sizes = {
+        "vocab_size": 8192,
+        "hidden_size": 256,
+        "num_hidden_layers": 2,
+        "intermediate_size": 512,
+    }
     LlamaForCausalLM(LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "model")
     base = load_base(str(tmp_path / "model"), "causal", best_dtype(), tmp_path)

@@ -34,11 +34,15 @@ Row = tuple[str, str]
 
 
 def save(path: Path, rows: Sequence[Row]) -> Path:
-    path.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows), encoding="utf-8"
+    )
     return path
 
 
-def split(files: DataFiles, rule: SplitRule | None = None, kind: Kind = "classification", minimum: int = 1) -> Splits:
+def split(
+    files: DataFiles, rule: SplitRule | None = None, kind: Kind = "classification", minimum: int = 1
+) -> Splits:
     return load_splits(files, Columns(), rule or SplitRule(), kind, LABELS, "ana", minimum)
 
 
@@ -53,18 +57,24 @@ def texts(part: Sequence[Example]) -> list[str]:
 
 BASE = [(f"text number {i}", LABELS[i % 2]) for i in range(60)]
 ROWS = st.lists(
-    st.tuples(st.text(st.sampled_from("aAbß é\u0301\u0130"), max_size=4), st.sampled_from(LABELS)), max_size=30
+    st.tuples(st.text(st.sampled_from("aAbß é\u0301\u0130"), max_size=4), st.sampled_from(LABELS)),
+    max_size=30,
 )
 
 
 def test_the_hash_is_sha256_of_the_normalised_text() -> None:
     # NFC turns e + combining acute into é; then lower case, one space, none at the ends.
-    assert content_hash(Example(" Cafe\u0301 \n SOLO ")) == hashlib.sha256("café solo".encode()).hexdigest()
+    assert (
+        content_hash(Example(" Cafe\u0301 \n SOLO "))
+        == hashlib.sha256("café solo".encode()).hexdigest()
+    )
 
 
 def test_prompt_and_response_are_retained_separate_in_the_hash() -> None:
     assert content_hash(Example("a b", response="c")) != content_hash(Example("a", response="b c"))
-    assert content_hash(Example("a  B", response="c ")) == content_hash(Example("A b", response="C"))
+    assert content_hash(Example("a  B", response="c ")) == content_hash(
+        Example("A b", response="C")
+    )
 
 
 def test_a_text_lands_where_its_hash_says() -> None:
@@ -73,14 +83,18 @@ def test_a_text_lands_where_its_hash_says() -> None:
         for text in texts(getattr(found, name)):
             place = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
             assert name == ("test" if place < 0.2 else "validation" if place < 0.5 else "train")
-        ranks = [hashlib.sha256(text.encode()).hexdigest()[32:] for text in texts(getattr(found, name))]
+        ranks = [
+            hashlib.sha256(text.encode()).hexdigest()[32:] for text in texts(getattr(found, name))
+        ]
         assert ranks == sorted(ranks)  # a cap keeps the lowest second halves
     assert sum(len(getattr(found, name)) for name in NAMES) == 60
 
 
 @settings(max_examples=60, deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
-def test_splits_and_facts_do_not_depend_on_the_order(rows: list[Row], chance: random.Random) -> None:
+def test_splits_and_facts_do_not_depend_on_the_order(
+    rows: list[Row], chance: random.Random
+) -> None:
     rows = BASE + rows
     shuffled = rows.copy()
     chance.shuffle(shuffled)
@@ -99,14 +113,20 @@ def test_no_content_in_two_splits_and_every_row_accounted_for(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = {
-            n: save(folder / f"{n}.jsonl", r) for n, r in zip(NAMES, (BASE + train, validation, test), strict=True)
+            n: save(folder / f"{n}.jsonl", r)
+            for n, r in zip(NAMES, (BASE + train, validation, test), strict=True)
         }
         rule = SplitRule(max_train=cap)
-        whole = split(DataFiles(data=save(folder / "all.jsonl", BASE + train + validation + test)), rule)
+        whole = split(
+            DataFiles(data=save(folder / "all.jsonl", BASE + train + validation + test)), rule
+        )
         found = [
             (whole, 62 + len(train) + len(validation) - 1 + len(test) - 1),
             (split(DataFiles(**paths), rule), 60 + len(train) + len(validation) + len(test)),
-            (split(DataFiles(train=paths["train"], test=paths["test"]), rule), 60 + len(train) + len(test)),
+            (
+                split(DataFiles(train=paths["train"], test=paths["test"]), rule),
+                60 + len(train) + len(test),
+            ),
         ]
     for splits, rows in found:
         hashes = [content_hash(e) for n in NAMES for e in getattr(splits, n)]
@@ -136,9 +156,13 @@ def test_a_longer_file_only_adds() -> None:
 @given(ROWS, ROWS)
 def test_adding_rows_never_moves_a_text_to_another_split(first: list[Row], more: list[Row]) -> None:
     small, large = split_rows(BASE + first), split_rows(BASE + first + more)
-    before, after = ({content_hash(e): n for n in NAMES for e in getattr(s, n)} for s in (small, large))
+    before, after = (
+        {content_hash(e): n for n in NAMES for e in getattr(s, n)} for s in (small, large)
+    )
     assert all(after.get(key, name) == name for key, name in before.items())
-    contradicted = {key for key in before if key not in after}  # the new rows give these another label
+    contradicted = {
+        key for key in before if key not in after
+    }  # the new rows give these another label
     added: dict[str, set[str]] = {}
     for text, label in first + more:
         added.setdefault(content_hash(Example(text)), set()).add(label)
@@ -149,8 +173,12 @@ def test_the_same_rows_in_each_format_split_alike(tmp_path: Path) -> None:
     table = tmp_path / "a.tsv"
     table.write_text("label\ttext\n" + "".join(f"{y}\t{t}\n" for t, y in reversed(BASE)))
     binary = tmp_path / "a.parquet"
-    parquet.write_table(pyarrow.table({"text": [t for t, _ in BASE], "label": [y for _, y in BASE]}), binary)
-    found = [split(DataFiles(data=path)) for path in (save(tmp_path / "a.jsonl", BASE), table, binary)]
+    parquet.write_table(
+        pyarrow.table({"text": [t for t, _ in BASE], "label": [y for _, y in BASE]}), binary
+    )
+    found = [
+        split(DataFiles(data=path)) for path in (save(tmp_path / "a.jsonl", BASE), table, binary)
+    ]
     assert found[0] == found[1] == found[2]
 
 
@@ -201,7 +229,10 @@ def test_explicit_files_lose_what_a_later_split_holds(tmp_path: Path) -> None:
 
 
 def test_what_has_no_file_is_split_off_train(tmp_path: Path) -> None:
-    train, test = save(tmp_path / "train.jsonl", BASE), save(tmp_path / "test.jsonl", [("only test", "pos")])
+    train, test = (
+        save(tmp_path / "train.jsonl", BASE),
+        save(tmp_path / "test.jsonl", [("only test", "pos")]),
+    )
     found = split(DataFiles(train=train, test=test), SplitRule(validation=0.25, test=0.9))
     assert texts(found.test) == ["only test"]
     places = [int(content_hash(e)[:16], 16) / 2**64 for e in found.validation]
@@ -226,7 +257,9 @@ def test_facts_are_json_without_content_and_count_long_texts(tmp_path: Path) -> 
 
 def test_a_long_response_counts_as_long(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    rows = [{"prompt": f"p{i}", "response": "r"} for i in range(60)] + [{"prompt": "q", "response": "r" * 100_001}]
+    rows = [{"prompt": f"p{i}", "response": "r"} for i in range(60)] + [
+        {"prompt": "q", "response": "r" * 100_001}
+    ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     facts = split(DataFiles(data=path), kind="causal").facts()
     assert facts["long_texts"] == 1
@@ -245,7 +278,9 @@ def test_the_digest_changes_with_a_text_a_label_and_a_split() -> None:
         Splits((a,), (b,), ()), Splits((b,), (a,), ()), Splits((a,), (Example("b", "neg"),), ()), Splits((a,), (), ())
     ]  # fmt: skip
     assert len({s.digest() for s in all_four}) == 4
-    assert "digest" not in all_four[0].facts()  # private: a guess of the contents could be confirmed with it
+    assert (
+        "digest" not in all_four[0].facts()
+    )  # private: a guess of the contents could be confirmed with it
 
 
 @pytest.mark.parametrize("rows", [[], [("", "pos")], [("same", "pos"), ("same", "neg")]])
@@ -273,7 +308,9 @@ def test_too_few_in_a_file_of_its_own_names_that_file(tmp_path: Path) -> None:
     validation = save(tmp_path / "validation.jsonl", [("text number 3", "neg"), ("", "pos")])
     test = save(tmp_path / "test.jsonl", BASE[:5])
     with refused(DataError, "no-usable-example", split="validation") as caught:
-        split(DataFiles(train=save(tmp_path / "train.jsonl", BASE), validation=validation, test=test))
+        split(
+            DataFiles(train=save(tmp_path / "train.jsonl", BASE), validation=validation, test=test)
+        )
     assert str(validation) in str(caught.value)
     assert "2 rows were read" in str(caught.value)
 

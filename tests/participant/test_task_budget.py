@@ -1,4 +1,8 @@
-"""What a round may take of a participant's own budget: what is left, less what is kept back for looks. By hand."""
+"""What a round may take of a participant's own budget: what is left, less what is kept back for
+looks.
+
+By hand.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,16 @@ from tequio.participant.accounts import AccountBook
 from tequio.participant.task_budget import check_look, for_training
 
 TASK = TrainRequest(
-    1, 1, "a", "product", rank=2, steps=3, learning_rate=1e-3, seed=1, held=zero("s"), budget={"kwh": 4.0}
+    1,
+    1,
+    "a",
+    "product",
+    rank=2,
+    steps=3,
+    learning_rate=1e-3,
+    seed=1,
+    held=zero("s"),
+    budget={"kwh": 4.0},
 )
 
 

@@ -1,4 +1,6 @@
-"""The helper process that cannot start is an error of this machine, not of the template; the next chat tries again."""
+"""The helper process that cannot start is an error of this machine, not of the template; the next
+chat tries again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ def test_a_helper_that_does_not_start_is_said_to_be_one(
         patch.setenv("PYTHONPATH", str(tmp_path))
         with pytest.raises(ResourceError) as caught:
             chats.write(CHAT)
-        assert caught.value.what == "The process that applies chat templates did not start: it ended with 3."
+        assert (
+            caught.value.what
+            == "The process that applies chat templates did not start: it ended with 3."
+        )
         assert "not the cause" in caught.value.why
         assert "malicious" not in str(caught.value)
         assert "template_child.py" in caught.value.fix

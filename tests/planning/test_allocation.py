@@ -41,7 +41,8 @@ def test_fast_machine_gets_the_top_and_all_steps() -> None:
 
 
 def test_slow_line_gets_a_lower_rank() -> None:
-    # at 0.5 Mbit/s a rank takes 1.6 s: rank 16 21.6 + 25.6, rank 8 20.8 + 12.8, rank 4 20.4 + 6.4 = 26.8 s
+    # at 0.5 Mbit/s a rank takes 1.6 s: rank 16 21.6 + 25.6, rank 8 20.8 + 12.8, rank 4 20.4 + 6.4 =
+    # 26.8 s
     found = allocate(Hardware(1000, 0.5), WORK)
     assert (found.rank, found.steps) == (4, 20)
     assert found.seconds == pytest.approx(26.8)
@@ -109,7 +110,13 @@ def test_impossible_figures_are_refused(hardware: Hardware, workload: Workload, 
         allocate(hardware, workload)
 
 
-@given(workloads, speeds, st.none() | speeds, st.none() | st.floats(0.1, 64), st.none() | st.integers(1, 64))
+@given(
+    workloads,
+    speeds,
+    st.none() | speeds,
+    st.none() | st.floats(0.1, 64),
+    st.none() | st.integers(1, 64),
+)
 def test_an_allotment_is_always_legal(
     workload: Workload, speed: float, uplink: float | None, memory: float | None, limit: int | None
 ) -> None:
@@ -121,12 +128,16 @@ def test_an_allotment_is_always_legal(
     assert found.steps == workload.steps or found.rank == min(workload.ranks)
     deadline, seconds = workload.deadline_seconds, found.seconds
     assert seconds is not None
-    assert found.reason.code == "allotted-late" or deadline is None or seconds <= deadline * (1 + 1e-9)
+    assert (
+        found.reason.code == "allotted-late" or deadline is None or seconds <= deadline * (1 + 1e-9)
+    )
     assert ENGLISH.reason(found.reason).endswith(".")
 
 
 @given(workloads, speeds, speeds, speeds, speeds)
-def test_a_better_machine_never_gets_less(workload: Workload, a: float, b: float, c: float, d: float) -> None:
+def test_a_better_machine_never_gets_less(
+    workload: Workload, a: float, b: float, c: float, d: float
+) -> None:
     weak = allocate(Hardware(min(a, b), min(c, d)), workload)
     strong = allocate(Hardware(max(a, b), max(c, d)), workload)
     assert strong.rank >= weak.rank
@@ -136,7 +147,9 @@ def test_a_better_machine_never_gets_less(workload: Workload, a: float, b: float
 
 
 @given(workloads, speeds, st.floats(0.1, 1e5), st.floats(0.1, 1e5))
-def test_a_later_deadline_never_gives_less(workload: Workload, speed: float, a: float, b: float) -> None:
+def test_a_later_deadline_never_gives_less(
+    workload: Workload, speed: float, a: float, b: float
+) -> None:
     early = allocate(Hardware(speed), replace(workload, deadline_seconds=min(a, b)))
     late = allocate(Hardware(speed), replace(workload, deadline_seconds=max(a, b)))
     assert late.rank >= early.rank

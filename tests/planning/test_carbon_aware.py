@@ -1,4 +1,6 @@
-"""Work shifted to greener hours: greedy slots, guesses beyond a forecast, fair shares of a carbon budget."""
+"""Work shifted to greener hours: greedy slots, guesses beyond a forecast, fair shares of a carbon
+budget.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,15 @@ def test_with_a_perfect_forecast_greedy_is_hindsight() -> None:
 
 
 @given(Values, st.integers(1, 40), st.integers(0, 2**32))
-def test_the_need_is_met_in_time_whatever_the_forecast(values: list[float], need: int, seed: int) -> None:
+def test_the_need_is_met_in_time_whatever_the_forecast(
+    values: list[float], need: int, seed: int
+) -> None:
     actual, rng = np.array(values), np.random.default_rng(seed)
     need = min(need, len(actual))
     slots = greedy(
-        len(actual), need, lambda t: np.concatenate(([actual[t]], rng.uniform(0, 1000, len(actual) - t - 1)))
+        len(actual),
+        need,
+        lambda t: np.concatenate(([actual[t]], rng.uniform(0, 1000, len(actual) - t - 1))),
     )
     assert len(slots) == need == len(set(slots))
     assert emitted(actual, hindsight(actual, need)) <= emitted(actual, slots) + 1e-9
@@ -53,7 +59,9 @@ def test_beyond_the_forecast_each_of_the_last_days_is_a_course() -> None:
 
 
 def test_it_is_worked_where_half_of_the_courses_say_so() -> None:
-    """Now is 5: one day it fell to 1 later, one day it did not; a third day like the first makes it wait."""
+    """Now is 5: one day it fell to 1 later, one day it did not; a third day like the first makes it
+    wait.
+    """
     low, high = [5.0, 1.0, 9.0], [5.0, 9.0, 9.0]
     actual = np.array(high)
 
@@ -89,7 +97,9 @@ def test_shares_by_hand() -> None:
     st.one_of(st.just(0.0), st.floats(0.1, 5)),
     st.floats(0, 0.3),
 )
-def test_shares_keep_the_budget_and_the_minimum(costs: list[float], part: float, alpha: float, minimum: float) -> None:
+def test_shares_keep_the_budget_and_the_minimum(
+    costs: list[float], part: float, alpha: float, minimum: float
+) -> None:
     budget = part * sum(costs)
     x = fair_shares(costs, budget, alpha, minimum)
     assert (x >= minimum - 1e-12).all()
@@ -106,8 +116,19 @@ def test_the_greenest_hours_of_a_day() -> None:
     slots = [(day + timedelta(hours=h), 3600.0, g) for h, g in enumerate(grams)]
     assert greenest_of_day(slots, day + timedelta(hours=11, minutes=30), 4) == (True, None)
     assert greenest_of_day(slots, day + timedelta(hours=8), 4) == (False, day + timedelta(hours=10))
-    assert greenest_of_day(slots, day + timedelta(hours=20), 4) == (False, day + timedelta(hours=35))
-    assert greenest_of_day(slots, day + timedelta(hours=44), 4) == (False, None)  # nothing is known of the day after
-    assert greenest_of_day(slots[:3], day + timedelta(hours=20), 4) == (True, None)  # too little is known of the day
-    open_ = sum(greenest_of_day(slots, day + timedelta(minutes=10 * m), 4)[0] for m in range(6 * 24))
+    assert greenest_of_day(slots, day + timedelta(hours=20), 4) == (
+        False,
+        day + timedelta(hours=35),
+    )
+    assert greenest_of_day(slots, day + timedelta(hours=44), 4) == (
+        False,
+        None,
+    )  # nothing is known of the day after
+    assert greenest_of_day(slots[:3], day + timedelta(hours=20), 4) == (
+        True,
+        None,
+    )  # too little is known of the day
+    open_ = sum(
+        greenest_of_day(slots, day + timedelta(minutes=10 * m), 4)[0] for m in range(6 * 24)
+    )
     assert open_ == 6 * 4

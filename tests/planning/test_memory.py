@@ -47,13 +47,20 @@ def test_options_by_hand() -> None:
     plain = estimate_memory(TINY, batch, 2)
     # attention scores: 5 * a * s^2 * b * L = 5 * 2 * 64 * 4 * 3
     assert estimate_memory(TINY, batch, 2, scores=5).activations - plain.activations == 7680
-    assert estimate_memory(TINY, batch, 2, scores=2).activations - plain.activations == 3072  # probabilities alone
+    assert (
+        estimate_memory(TINY, batch, 2, scores=2).activations - plain.activations == 3072
+    )  # probabilities alone
     wide = estimate_memory(replace(TINY, bytes_per_parameter=4), batch, 2)
     assert (wide.activations, wide.base_weights) == (2 * plain.activations, 4000)
     four_bit = estimate_memory(replace(TINY, bytes_per_parameter=0.5), batch, 2)
-    assert (four_bit.activations, four_bit.base_weights) == (plain.activations, 500)  # computed in 2 bytes
+    assert (four_bit.activations, four_bit.base_weights) == (
+        plain.activations,
+        500,
+    )  # computed in 2 bytes
     assert estimate_memory(replace(TINY, causal=False), batch, 2).logits == 0
-    parts = replace(TINY, loss_cells=400)  # of 8 · 50 positions and words for each of 4 texts, a quarter at a time
+    parts = replace(
+        TINY, loss_cells=400
+    )  # of 8 · 50 positions and words for each of 4 texts, a quarter at a time
     assert estimate_memory(parts, BatchShape(4, 8), 2).logits == 12 * 400
     assert estimate_memory(parts, BatchShape(4, 8), 2, full=True).logits == 12 * 1600
     assert estimate_memory(replace(TINY, loss_cells=10**9), BatchShape(4, 8), 2).logits == 12 * 1600
@@ -62,9 +69,15 @@ def test_options_by_hand() -> None:
     assert estimate_memory(TINY, batch, 2, look=32).logits == 19_200  # training takes more
     assert estimate_memory(parts, batch, 2, look=1000).logits == 12 * 400
     assert estimate_memory(TINY, batch, 2, shared_copies=5).shared_update == 6000
-    # whole weights, (100 + 200) places: 16 bytes of master weight, gradient and moments, and 2 of the copy in 16 bits
+    # whole weights, (100 + 200) places: 16 bytes of master weight, gradient and moments, and 2 of
+    # the copy in 16 bits
     assert estimate_memory(TINY, batch, 2, full=True).adapters_and_optimizer == 300 * 18
-    assert estimate_memory(replace(TINY, bytes_per_parameter=4), batch, 9, full=True).adapters_and_optimizer == 300 * 16
+    assert (
+        estimate_memory(
+            replace(TINY, bytes_per_parameter=4), batch, 9, full=True
+        ).adapters_and_optimizer
+        == 300 * 16
+    )
     assert plain.runtime == RUNTIME_BYTES
 
 
@@ -77,7 +90,8 @@ def test_each_part_lies_on_the_card_or_beside_it_and_the_base_on_both() -> None:
 
 
 def test_known_model_is_of_the_right_size() -> None:
-    # SmolLM2-135M in bfloat16, query and value adapted: weights 269 MB; 4 x 256 tokens of 49,152 words: 604
+    # SmolLM2-135M in bfloat16, query and value adapted: weights 269 MB; 4 x 256 tokens of 49,152
+    # words: 604
     # MB of logits
     shape = ModelShape(134_515_008, 2, 30, 576, 49_152, ((576, 576), (192, 576)) * 30, causal=True)
     found = estimate_memory(shape, BatchShape(4, 256), rank=8)
@@ -116,7 +130,8 @@ def test_more_work_never_needs_less(size: int, tokens: int, rank: int, scores: i
 
 
 @pytest.mark.parametrize(
-    ("size", "tokens", "rank", "key"), [(0, 1, 1, "batch_size"), (1, 0, 1, "max_tokens"), (1, 1, 0, "rank")]
+    ("size", "tokens", "rank", "key"),
+    [(0, 1, 1, "batch_size"), (1, 0, 1, "max_tokens"), (1, 1, 0, "rank")],
 )
 def test_sizes_below_one_are_refused(size: int, tokens: int, rank: int, key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} = 0"):
@@ -132,7 +147,9 @@ def test_what_fits_exactly_passes_and_one_byte_less_does_not() -> None:
 
 def test_the_message_prints_the_sum_and_what_to_change() -> None:
     needed = MemorySum(2 * GIB, 0, GIB // 4, 0, GIB, 0, GIB // 2)
-    with refused(ResourceError, "memory-too-small", who="Participant bees", need=3.75, free=3.0) as caught:
+    with refused(
+        ResourceError, "memory-too-small", who="Participant bees", need=3.75, free=3.0
+    ) as caught:
         check_memory(needed, 3 * GIB, "Participant bees")
     assert str(caught.value) == (
         "Participant bees needs about 3.75 GiB of memory and has 3.00 GiB. "
@@ -157,7 +174,9 @@ def test_available_is_the_least_of_free_container_and_declared(tmp_path: Path) -
     assert available_bytes(0.001, tmp_path) == math.floor(0.001 * GIB)
     assert available_bytes(1e6, tmp_path) == pytest.approx(free, rel=0.2)  # a boast gives no memory
     control_group(tmp_path, "1000000")
-    assert available_bytes(None, tmp_path) == 600_000  # 1,000,000 - (700,000 - 300,000 of file cache)
+    assert (
+        available_bytes(None, tmp_path) == 600_000
+    )  # 1,000,000 - (700,000 - 300,000 of file cache)
     control_group(tmp_path, "100")
     assert available_bytes(None, tmp_path) == 0
     control_group(tmp_path, "max")

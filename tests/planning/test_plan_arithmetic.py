@@ -1,4 +1,6 @@
-"""The arithmetic of a plan: the catalogue, FLOPs, lines through timed steps, the work of a run, the Pareto set."""
+"""The arithmetic of a plan: the catalogue, FLOPs, lines through timed steps, the work of a run, the
+Pareto set.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,26 @@ from tequio.planning.pareto import Option, compared, pareto
 from tequio.planning.throughput import LAUNCH_SECONDS, Line, OnDevice, Probed, line
 from tequio.planning.workload import Fit, Work, times
 
-SHAPE = ModelShape(1_000_000, 2.0, 2, 64, 100, ((64, 64), (64, 64)), True, products=900_000, first=10_000)
+SHAPE = ModelShape(
+    1_000_000, 2.0, 2, 64, 100, ((64, 64), (64, 64)), True, products=900_000, first=10_000
+)
 WORK = Work(
-    "a", 3, 10, 4, 256.0, 32.0, 1000.0, 500.0, 4, (Fit(20, 4, 2), Fit(5, 2, 1)), 3, 2, 1e6, 2e6, 8.0, local_fits=1
+    "a",
+    3,
+    10,
+    4,
+    256.0,
+    32.0,
+    1000.0,
+    500.0,
+    4,
+    (Fit(20, 4, 2), Fit(5, 2, 1)),
+    3,
+    2,
+    1e6,
+    2e6,
+    8.0,
+    local_fits=1,
 )
 
 
@@ -26,7 +45,10 @@ def test_the_catalogue_has_dense_peaks_with_dates_and_sources() -> None:
     known = catalogue()
     assert known["H100 SXM"].bf16 == 989  # dense; the sparse figure is 1979
     assert (known["H100 SXM"].embodied, known["B200"].embodied) == (164, 284)
-    assert all(d.source and d.as_of and 0 < d.bf16 < 3000 and d.bandwidth > 0 and d.watts > 0 for d in known.values())
+    assert all(
+        d.source and d.as_of and 0 < d.bf16 < 3000 and d.bandwidth > 0 and d.watts > 0
+        for d in known.values()
+    )
     assert middle(known["H100 SXM"].rent) == pytest.approx((2.69 * 12.29) ** 0.5)
     assert "buy" in known["L4"].unsure
 
@@ -40,7 +62,8 @@ def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_p
     assert find_device(" h100 sxm ", catalogue()).name == "H100 SXM"
     own = tmp_path / "own.toml"
     own.write_text(
-        'as_of = "2027-01"\n[devices."Ours"]\nbf16 = 10.0\nbandwidth = 100.0\nwatts = 50.0\nrent = [0.0, 0.0]\n'
+        'as_of = "2027-01"\n[devices."Ours"]\nbf16 = 10.0\nbandwidth = 100.0\nwatts = 50.0\nrent = '
+        "[0.0, 0.0]\n"
     )
     found = catalogue(own)["Ours"]
     assert (found.bf16, found.rent, found.as_of) == (10.0, (0.0, 0.0), "2027-01")
@@ -48,8 +71,16 @@ def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_p
     where = f'{own}, [devices."Ours"]'
     for text, code, facts in (
         ("bf17 = 1.0", "device-key-unknown", {"key": "bf17", "nearest": "bf16"}),
-        ("bf16 = -1.0\nbandwidth = 1.0\nwatts = 1.0", "not-above-zero", {"key": f"{where}: bf16", "value": "-1.0"}),
-        ("bf16 = 1.0\nbandwidth = 1.0\nwatts = 1.0\nrent = [2.0, 1.0]", "out-of-range", {"key": f"{where}: rent"}),
+        (
+            "bf16 = -1.0\nbandwidth = 1.0\nwatts = 1.0",
+            "not-above-zero",
+            {"key": f"{where}: bf16", "value": "-1.0"},
+        ),
+        (
+            "bf16 = 1.0\nbandwidth = 1.0\nwatts = 1.0\nrent = [2.0, 1.0]",
+            "out-of-range",
+            {"key": f"{where}: rent"},
+        ),
         ("bf16 = 1.0", "device-key-missing", {"place": where, "key": "bandwidth"}),
     ):
         own.write_text(f'[devices."Ours"]\n{text}\n')
@@ -58,7 +89,8 @@ def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_p
 
 
 def test_flops_by_hand() -> None:
-    # N = 900,000; rank 4: 4·(64 + 64)·2 = 1,024 adapters; attention 4·2·64·32 = 16,384 forward; the first A takes 4·64
+    # N = 900,000; rank 4: 4·(64 + 64)·2 = 1,024 adapters; attention 4·2·64·32 = 16,384 forward; the
+    # first A takes 4·64
     assert adapters(SHAPE, 4) == 1024
     assert forward(SHAPE, 32, 4) == 2 * (900_000 + 1024) + 16_384
     assert training(SHAPE, 32, 4) == 4 * 900_000 + 6 * 1024 + 3 * 16_384 - 2 * (10_000 + 256)
@@ -71,7 +103,9 @@ def test_a_line_through_points_and_where_there_is_none() -> None:
     assert found.slope == pytest.approx(0.02)
     assert line([10, 20, 30], [0.1, 0.3, 0.5]).fixed == 0.0  # a negative start: through the origin
     assert line([10, 20, 30], [0.3, 0.2, 0.1]).slope == 0.0  # falling: flat
-    assert line([10, 10.1], [1.0, 1.0]).slope == pytest.approx(0.0995, rel=0.01)  # lengths too alike: the origin
+    assert line([10, 10.1], [1.0, 1.0]).slope == pytest.approx(
+        0.0995, rel=0.01
+    )  # lengths too alike: the origin
     with pytest.raises(ValueError, match="no step"):
         line([], [])
 
@@ -101,7 +135,9 @@ def test_a_device_is_bound_by_its_peak_its_bandwidth_or_its_kernels() -> None:
     computed = training(big, 100, 4) * 1e5 / (989e12 * 0.28)
     assert OnDevice(h100, big).step(work, 4) == pytest.approx(computed)
     few = Work("a", 1, 1, 4, 8.0, 8.0, 0.0, 0.0, 0)
-    assert OnDevice(h100, big).step(few, 4) == pytest.approx(max(10 * LAUNCH_SECONDS, 3 * 2e9 / 3350e9))
+    assert OnDevice(h100, big).step(few, 4) == pytest.approx(
+        max(10 * LAUNCH_SECONDS, 3 * 2e9 / 3350e9)
+    )
     assert OnDevice(h100, SHAPE).step(few, 4) == pytest.approx(2 * LAUNCH_SECONDS)
     assert OnDevice(h100, big, factor=2.0).step(work, 4) == pytest.approx(2 * computed)
 
@@ -111,14 +147,31 @@ def option(key: str, quality: float, seconds: float, joules: float, **more: obje
 
 
 def test_the_pareto_set() -> None:
-    ways = [option("a", 10, 5, 5), option("b", 10, 6, 5), option("c", 1, 1, 1), option("d", 10, 5, 5)]
-    assert pareto(ways, ("quality", "seconds", "joules")) == [True, False, True, True]  # equals do not beat each other
+    ways = [
+        option("a", 10, 5, 5),
+        option("b", 10, 6, 5),
+        option("c", 1, 1, 1),
+        option("d", 10, 5, 5),
+    ]
+    assert pareto(ways, ("quality", "seconds", "joules")) == [
+        True,
+        False,
+        True,
+        True,
+    ]  # equals do not beat each other
 
 
 def test_axes_are_those_known_for_all() -> None:
-    both = [option("a", 1, 1, 1, grams=1.0, money={"EUR": 1.0}), option("b", 1, 1, 1, grams=2.0, money={"EUR": 2.0})]
+    both = [
+        option("a", 1, 1, 1, grams=1.0, money={"EUR": 1.0}),
+        option("b", 1, 1, 1, grams=2.0, money={"EUR": 2.0}),
+    ]
     assert compared(both) == ("quality", "seconds", "grams", "money")
-    assert compared([*both, option("c", 1, 1, 1, grams=1.0, money={"USD": 1.0})]) == ("quality", "seconds", "grams")
+    assert compared([*both, option("c", 1, 1, 1, grams=1.0, money={"USD": 1.0})]) == (
+        "quality",
+        "seconds",
+        "grams",
+    )
     assert compared([*both, option("c", 1, 1, 1)]) == ("quality", "seconds", "joules")
     part = replace(both[0], priced=False)  # the money of some only
     assert compared([part, both[1]]) == ("quality", "seconds", "grams")

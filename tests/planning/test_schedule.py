@@ -36,7 +36,9 @@ def at(day: int, time: str) -> datetime:
         (7, "20:30", True),
     ],
 )
-def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins(day: int, time: str, expected: bool) -> None:
+def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins(
+    day: int, time: str, expected: bool
+) -> None:
     assert is_open(parse_window("20:00-07:00"), ["fri"], at(day, time)) is expected
 
 
@@ -47,14 +49,19 @@ def test_from_sunday_into_monday() -> None:
 
 
 def test_a_window_within_a_day_and_the_whole_day() -> None:
-    assert [is_open(parse_window("09:00-17:30"), DAYS, at(0, t)) for t in ("08:59", "09:00", "17:29", "17:30")] == [
+    assert [
+        is_open(parse_window("09:00-17:30"), DAYS, at(0, t))
+        for t in ("08:59", "09:00", "17:29", "17:30")
+    ] == [
         False,
         True,
         True,
         False,
     ]
     assert all(
-        is_open(parse_window("00:00-24:00"), DAYS, at(d, t)) for d in range(7) for t in ("00:00", "12:00", "23:59")
+        is_open(parse_window("00:00-24:00"), DAYS, at(d, t))
+        for d in range(7)
+        for t in ("00:00", "12:00", "23:59")
     )
     assert not is_open(parse_window("00:00-24:00"), ["fri"], at(1, "00:00"))
 
@@ -94,7 +101,9 @@ def test_only_the_greenest_hours_of_those_that_are_open() -> None:
     )
     assert "disconnected until the next day" in closed(schedule, at(0, "15:00"), forecast)
     assert "Outside of the hours" in closed(schedule, at(0, "03:30"), forecast)
-    assert closed(schedule, at(0, "08:00"), None) == closed(schedule, at(3, "08:00"), forecast) == ""
+    assert (
+        closed(schedule, at(0, "08:00"), None) == closed(schedule, at(3, "08:00"), forecast) == ""
+    )
 
 
 @pytest.mark.parametrize(

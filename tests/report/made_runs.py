@@ -1,4 +1,6 @@
-"""Ledgers of runs that never happened, for the report's tests: realistic numbers, one seeded generator, no training."""
+"""Ledgers of runs that never happened, for the report's tests: realistic numbers, one seeded
+generator, no training.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from typing import Any
 from tequio.core.reason import Reason
 from tequio.ledger.chain import Entry, link
 
-HOSPITALS = ("Hospital del Valle", "Clínica San Pablo", "Oaxaca Centro", "Tehuantepec", "Sierra Norte")
+HOSPITALS = (
+    "Hospital del Valle",
+    "Clínica San Pablo",
+    "Oaxaca Centro",
+    "Tehuantepec",
+    "Sierra Norte",
+)
 SPEEDS = ((2, 12.0), (4, 30.0), (8, 90.0), (16, 600.0))  # rank, tokens per second
 
 
@@ -35,8 +43,16 @@ class Shape:
 
 
 def energy(joules: float, intensity: float | None = None, **more: Any) -> dict[str, Any]:
-    """The energy of ten seconds of work, as a record holds it. intensity: g/kWh, if it is disclosed."""
-    record = {"joules": joules, "seconds": 10.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
+    """The energy of ten seconds of work, as a record holds it. intensity: g/kWh, if it is
+    disclosed.
+    """
+    record = {
+        "joules": joules,
+        "seconds": 10.0,
+        "method": "model",
+        "boundary": "cpu package",
+        "uncertainty": 0.4,
+    }
     return {**record, "intensity": intensity, "pue": 1.0, "embodied": None, **more}
 
 
@@ -50,7 +66,10 @@ def made_run(shape: Shape) -> list[Entry]:
     losses = {name: (3.7 if shape.causal else 0.95) * random_.uniform(0.85, 1.2) for name in names}
     bodies: list[tuple[str, dict[str, Any]]] = [
         ("run", run_body(shape, names, random_)),
-        ("start", {"validation": {n: score(shape, losses[n], random_) for n in names}, "slices": {}}),
+        (
+            "start",
+            {"validation": {n: score(shape, losses[n], random_) for n in names}, "slices": {}},
+        ),
         *[("round", round_body(shape, r, losses, random_)) for r in range(1, shape.rounds + 1)],
         *[("personal", personal_body(shape, n, losses[n], random_)) for n in names],
     ]
@@ -96,9 +115,20 @@ def run_body(shape: Shape, names: list[str], random_: random.Random) -> dict[str
                 "tier": reason("tier-rank", rank=rank),
                 "rank": rank,
                 "steps": steps,
-                "reason": reason("allotted", rank=rank, why=why, steps=steps, seconds=steps * 2.5, deadline=90.0),
-                "hardware": {"tokens_per_second": speed * 100, "uplink_mbit": 10.0, "memory_gib": 8.0 * rank},
-                "data": {"train": 100 + 37 * i, "validation": 40, "test": 120, "licence": "private"},
+                "reason": reason(
+                    "allotted", rank=rank, why=why, steps=steps, seconds=steps * 2.5, deadline=90.0
+                ),
+                "hardware": {
+                    "tokens_per_second": speed * 100,
+                    "uplink_mbit": 10.0,
+                    "memory_gib": 8.0 * rank,
+                },
+                "data": {
+                    "train": 100 + 37 * i,
+                    "validation": 40,
+                    "test": 120,
+                    "licence": "private",
+                },
             }
         )
     return {
@@ -133,7 +163,9 @@ def run_body(shape: Shape, names: list[str], random_: random.Random) -> dict[str
     }
 
 
-def round_body(shape: Shape, number: int, losses: dict[str, float], random_: random.Random) -> dict[str, Any]:
+def round_body(
+    shape: Shape, number: int, losses: dict[str, float], random_: random.Random
+) -> dict[str, Any]:
     """One round; its losses fall towards 72 % of the start, and rise in a rejected round."""
     rejected = number in shape.rejected
     fall = 0.72 + 0.28 * math.exp(-0.5 * number) + (0.22 if rejected else 0.0)
@@ -142,9 +174,17 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
     trained = [n for n in losses if n != failed]
     rows = [train_row(n, i, shape, random_) for i, n in enumerate(trained)]
     centre = train_row("centre", 2, shape, random_)
-    admissions: list[dict[str, Any]] = [{"name": n, "status": "admitted", "reason": None} for n in trained]
+    admissions: list[dict[str, Any]] = [
+        {"name": n, "status": "admitted", "reason": None} for n in trained
+    ]
     if failed:
-        admissions.append({"name": failed, "status": "failed", "reason": reason("loss-rose", first=0.7, last=12.4)})
+        admissions.append(
+            {
+                "name": failed,
+                "status": "failed",
+                "reason": reason("loss-rose", first=0.7, last=12.4),
+            }
+        )
     joules = sum(row["joules"] for row in (*rows, centre)) * 1.2
     gate = {
         "news": {
@@ -154,7 +194,13 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
             "high": 0.09 if rejected else 0.013,
             "limit": 0.024,
         },
-        "reviews": {"base": 0.871, "candidate": 0.868, "low": -0.012, "high": 0.006, "limit": 0.017},
+        "reviews": {
+            "base": 0.871,
+            "candidate": 0.868,
+            "low": -0.012,
+            "high": 0.006,
+            "limit": 0.017,
+        },
     }
     worse = {"name": "news", "base": 1.204, "candidate": 1.265}
     return {
@@ -166,7 +212,12 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
         "validation": {n: score(shape, loss, random_, 40) for n, loss in now.items()},
         "mean_validation_loss": math.fsum(now.values()) / len(now),
         "gate": gate,
-        "energy": {"joules": joules, "method": "model", "boundary": "cpu package", "uncertainty": 0.4},
+        "energy": {
+            "joules": joules,
+            "method": "model",
+            "boundary": "cpu package",
+            "uncertainty": 0.4,
+        },
         "seconds": 41.0 + 3 * len(losses),
         "digest": digest(f"shared {number}"),
         "state_digest": digest(f"state {number}"),
@@ -203,14 +254,20 @@ def personal_body(shape: Shape, name: str, start: float, random_: random.Random)
 
     def gain(than: float, by: float) -> dict[str, Any]:
         width = 0.0 if than == by else half
-        accuracy = {"mean": 0.4 * (than - by), "low": 0.4 * (than - by) - width, "high": 0.4 * (than - by) + width}
+        accuracy = {
+            "mean": 0.4 * (than - by),
+            "low": 0.4 * (than - by) - width,
+            "high": 0.4 * (than - by) + width,
+        }
         loss = {"mean": than - by, "low": than - by - width, "high": than - by + width}
         return {"loss": loss, "accuracy": None if shape.causal else accuracy}
 
     tests = {"base": start, "local": local, "shared": shared, "personal": personal}
     return {
         "name": name,
-        "chosen": "local" if retained else random_.choice(("shared", "shared + 1 private", "0.5 shared + 0.5 local")),
+        "chosen": "local"
+        if retained
+        else random_.choice(("shared", "shared + 1 private", "0.5 shared + 0.5 local")),
         "candidates": {"local": score(shape, local, random_, 40)},
         "test": {model: score(shape, loss, random_) for model, loss in tests.items()},
         "gains": {
@@ -220,7 +277,12 @@ def personal_body(shape: Shape, name: str, start: float, random_: random.Random)
         },
         "benefit": (local - personal) / local,
         "digest": digest(name),
-        "energy": {"joules": 310.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4},
+        "energy": {
+            "joules": 310.0,
+            "method": "model",
+            "boundary": "cpu package",
+            "uncertainty": 0.4,
+        },
         "seconds": 17.0,
     }
 
@@ -244,7 +306,13 @@ def counterfactuals(
     return [
         (
             "pooled",
-            {"test": test, "everybody": pooled, "chosen_learning_rate": 5e-4, "seconds": 64.0, "energy": energy},
+            {
+                "test": test,
+                "everybody": pooled,
+                "chosen_learning_rate": 5e-4,
+                "seconds": 64.0,
+                "energy": energy,
+            },
         ),
         ("everybody", {"base": base, "shared": shared, "pooled": pooled, "participants": people}),
     ]

@@ -1,4 +1,6 @@
-"""Runs of every shape for the report's tests, a page taken apart, and a run whose numbers were worked by hand."""
+"""Runs of every shape for the report's tests, a page taken apart, and a run whose numbers were
+worked by hand.
+"""
 
 from __future__ import annotations
 
@@ -83,16 +85,32 @@ def row_of(page: Page, first: str) -> list[str]:
     return next(row for row in page.rows if row and row[0] == first)
 
 
-def hand_made(accuracy: Mapping[str, float] = MappingProxyType({}), kind: str = "causal") -> list[Entry]:
+def hand_made(
+    accuracy: Mapping[str, float] = MappingProxyType({}), kind: str = "causal"
+) -> list[Entry]:
     """One round and three personal models in round numbers. accuracy: the change of each."""
     names = ("a", "b", "c")
     energy = {"joules": 10.0, "method": "rapl", "boundary": "cpu package", "uncertainty": 0.1}
     people = [{"name": n, "rank": r, "steps": 1} for n, r in zip(names, (2, 4, 8), strict=True)]
-    rows = [{"name": n, "bytes_up": b, "bytes_down": 1000} for n, b in zip(names, (100, 200, 300), strict=True)]
+    rows = [
+        {"name": n, "bytes_up": b, "bytes_down": 1000}
+        for n, b in zip(names, (100, 200, 300), strict=True)
+    ]
     rows.append({"name": "centre", "bytes_up": 9999, "bytes_down": 9999})
-    round_ = {"round": 1, "accepted": True, "train": rows, "mean_validation_loss": 0.9, "seconds": 12}
+    round_ = {
+        "round": 1,
+        "accepted": True,
+        "train": rows,
+        "mean_validation_loss": 0.9,
+        "seconds": 12,
+    }
     start = {"validation": {}, "seconds": 4, "energy": {**energy, "joules": 20.0}}
-    round_["energy"] = {"joules": 100.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
+    round_["energy"] = {
+        "joules": 100.0,
+        "method": "model",
+        "boundary": "cpu package",
+        "uncertainty": 0.4,
+    }
     bodies: list[tuple[str, dict[str, Any]]] = [
         ("run", {"participants": people, "centre": {"name": "centre"}, "task": {"kind": kind}}),
         ("start", start),
@@ -101,11 +119,16 @@ def hand_made(accuracy: Mapping[str, float] = MappingProxyType({}), kind: str = 
     for name, gain, half in zip(names, (0.2, 0.0, -0.1), (0.05, 0.0, 0.05), strict=True):
         loss = {"mean": gain, "low": gain - half, "high": gain + half}
         change = accuracy.get(name)
-        points = None if change is None else {"mean": change, "low": change - 0.1, "high": change + 0.1}
+        points = (
+            None if change is None else {"mean": change, "low": change - 0.1, "high": change + 0.1}
+        )
         body = {
             "name": name,
             "chosen": "local" if gain == 0 else "shared",
-            "test": {"local": {"loss": 1.0, "examples": 50}, "personal": {"loss": 1 - gain, "examples": 50}},
+            "test": {
+                "local": {"loss": 1.0, "examples": 50},
+                "personal": {"loss": 1 - gain, "examples": 50},
+            },
             "gains": {"personal_over_local": {"loss": loss, "accuracy": points}},
             "benefit": gain,
             "energy": energy,

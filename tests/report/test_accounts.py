@@ -1,4 +1,6 @@
-"""The accounts of a run from its ledger: who, the coordinator, in all; what is not told stays unknown."""
+"""The accounts of a run from its ledger: who, the coordinator, in all; what is not told stays
+unknown.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ from tequio.report.data.accounts import accounts, card
 from tequio.report.data.summary import summary
 
 
-def run(simulation: bool = True, disclosed: bool = True, config: dict[str, Any] | None = None) -> list[Entry]:
-    """Two participants, one round: a at 360 g/kWh with money, b at 720 or untold; 1,000 J are the whole process."""
+def run(
+    simulation: bool = True, disclosed: bool = True, config: dict[str, Any] | None = None
+) -> list[Entry]:
+    """Two participants, one round: a at 360 g/kWh with money, b at 720 or untold; 1,000 J are the
+    whole process.
+    """
     header = {
         "participants": [{"name": "a"}, {"name": "b"}],
         "simulation": simulation,
@@ -24,8 +30,18 @@ def run(simulation: bool = True, disclosed: bool = True, config: dict[str, Any] 
     }
     money = {"amount": 0.5, "currency": "EUR"}
     train = [
-        {"name": "a", "tokens": 600, "energy": energy(100.0, 360.0, embodied=0.002), "money": money},
-        {"name": "b", "tokens": 400, "energy": energy(200.0, 720.0 if disclosed else None), "money": None},
+        {
+            "name": "a",
+            "tokens": 600,
+            "energy": energy(100.0, 360.0, embodied=0.002),
+            "money": money,
+        },
+        {
+            "name": "b",
+            "tokens": 400,
+            "energy": energy(200.0, 720.0 if disclosed else None),
+            "money": None,
+        },
     ]
     whole = 1000.0 if simulation else 700.0
     round_ = {"round": 1, "accepted": True, "train": train, "energy": energy(whole, 360.0)}
@@ -43,20 +59,28 @@ def test_parts_add_up_in_one_process_and_across_a_network(simulation: bool) -> N
     assert b["grams"] == pytest.approx(200 * 2e-4)
     assert a["money"] == {"EUR": pytest.approx(1.0)}
     assert b["money"] == {}
-    assert found["coordinator"]["joules"] == pytest.approx(700.0)  # 1,000 − 100 − 200, or its own process
+    assert found["coordinator"]["joules"] == pytest.approx(
+        700.0
+    )  # 1,000 − 100 − 200, or its own process
     total = found["total"]
     assert total["joules"] == pytest.approx(1050.0)
     assert total["grams"] == pytest.approx(0.015 + 0.04 + 0.07)
     assert total["grams_share"] == 1.0
-    assert found["sci"]["grams_per_million_tokens"] == pytest.approx((0.01 + 0.04 + 0.07 + 0.002) / 1e-3)
+    assert found["sci"]["grams_per_million_tokens"] == pytest.approx(
+        (0.01 + 0.04 + 0.07 + 0.002) / 1e-3
+    )
     assert found["sci"]["tokens"] == 1000
     assert card(found, run())["co2_eq_emissions"]["emissions"] == pytest.approx(0.125 + 0.002)
 
 
 def test_a_simulated_machine_of_more_watts_takes_nothing_from_the_coordinators_share() -> None:
-    """a states 40 times the watts of the machine that simulates it: 4,000 J, of which 100 J are in the process's 1,000."""
+    """a states 40 times the watts of the machine that simulates it: 4,000 J, of which 100 J are in
+    the process's 1,000.
+    """
     header = {"participants": [{"name": "a"}], "simulation": True, "versions": {"tequio": "0"}}
-    train = [{"name": "a", "tokens": 1, "energy": energy(4000.0, 360.0, hosted=100.0), "money": None}]
+    train = [
+        {"name": "a", "tokens": 1, "energy": energy(4000.0, 360.0, hosted=100.0), "money": None}
+    ]
     body = {"round": 1, "accepted": True, "train": train, "energy": energy(1000.0, 360.0)}
     entries = chained([("run", header), ("round", body)])
     found = accounts(entries)

@@ -1,4 +1,6 @@
-"""What each gave and got: sums, evenness, and the statement when the rich gain and the poor do not."""
+"""What each gave and got: sums, evenness, and the statement when the rich gain and the poor do
+not.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,21 @@ from tequio.report.html.report import render
 def run(benefits: dict[str, tuple[int, float]], weights: str = "examples") -> list[Any]:
     """name -> (rank, benefit)."""
     people = [
-        {"name": n, "rank": rank, "data": {}, "batches": {"train": 10 * rank}} for n, (rank, _) in benefits.items()
+        {"name": n, "rank": rank, "data": {}, "batches": {"train": 10 * rank}}
+        for n, (rank, _) in benefits.items()
     ]
     config = {"algorithm": {"weights": weights}}
-    train = [{"name": n, "tokens": 100 * rank, "energy": {"joules": 5.0 * rank}} for n, (rank, _) in benefits.items()]
-    credit = [{"name": n, "agreement": 0.01 * rank, "leave_one_out": 0.001} for n, (rank, _) in benefits.items()]
-    bodies: list[tuple[str, dict[str, Any]]] = [("run", {"name": "r", "participants": people, "config": config})]
+    train = [
+        {"name": n, "tokens": 100 * rank, "energy": {"joules": 5.0 * rank}}
+        for n, (rank, _) in benefits.items()
+    ]
+    credit = [
+        {"name": n, "agreement": 0.01 * rank, "leave_one_out": 0.001}
+        for n, (rank, _) in benefits.items()
+    ]
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("run", {"name": "r", "participants": people, "config": config})
+    ]
     round_ = {"accepted": True, "mean_validation_loss": 0.6, "train": train, "credit": credit}
     bodies += [
         ("start", {"mean_validation_loss": 0.76}),
@@ -29,7 +40,11 @@ def run(benefits: dict[str, tuple[int, float]], weights: str = "examples") -> li
     scores = {"loss": 1.0, "accuracy": 0.5, "examples": 10}
     for name, (_, benefit) in benefits.items():
         gain = {"mean": benefit, "low": benefit - 0.01, "high": benefit + 0.01}
-        body = {"name": name, "benefit": benefit, "gains": {"personal_over_local": {"loss": gain, "accuracy": None}}}
+        body = {
+            "name": name,
+            "benefit": benefit,
+            "gains": {"personal_over_local": {"loss": gain, "accuracy": None}},
+        }
         bodies.append(("personal", body | {"test": {"local": scores, "personal": scores}}))
     return chained(bodies)
 
@@ -57,7 +72,10 @@ def test_sums_and_evenness() -> None:
         ({"a": (2, -0.01), "b": (2, 0.0), "c": (8, 0.2), "d": (8, 0.1)}, "left_out"),
         ({"a": (2, 0.02), "b": (2, 0.02), "c": (8, 0.2), "d": (8, 0.1)}, "behind"),
         ({"a": (2, 0.1), "b": (2, 0.1), "c": (8, 0.1), "d": (8, 0.1)}, "even"),
-        ({"a": (2, 0.1), "b": (2, 0.1), "c": (8, -0.1), "d": (8, 0.0)}, "even"),  # the rich do not gain
+        (
+            {"a": (2, 0.1), "b": (2, 0.1), "c": (8, -0.1), "d": (8, 0.0)},
+            "even",
+        ),  # the rich do not gain
     ],
 )
 def test_the_statement(benefits: dict[str, tuple[int, float]], statement: str) -> None:

@@ -1,4 +1,6 @@
-"""The parts of the report: words in both languages, numbers, intervals, scales, markup and colours."""
+"""The parts of the report: words in both languages, numbers, intervals, scales, markup and
+colours.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from tequio.report.html.markup import Safe, el
 def test_articles_are_contracted_in_spanish() -> None:
     base = Words("es")("versus.base")
     assert Words("es")("key.who.note", versus=base).startswith("frente al modelo base")
-    said = Words("es")("head.here", relative="menor", versus=base, measure="exactitud", before="1 %", after="2 %")
+    said = Words("es")(
+        "head.here", relative="menor", versus=base, measure="exactitud", before="1 %", after="2 %"
+    )
     assert "que la del modelo base" in said
 
 
@@ -30,24 +34,35 @@ def test_every_key_is_there_twice_with_the_same_placeholders() -> None:
     assert list(TEXTS["en"]) == list(TEXTS["es"]), "the same keys in the same order"
     for key in TEXTS["en"]:
         texts = [TEXTS[lang][key] for lang in LANGS]
-        fields = [{(f, form) for _, f, form, _ in string.Formatter().parse(text) if f} for text in texts]
+        fields = [
+            {(f, form) for _, f, form, _ in string.Formatter().parse(text) if f} for text in texts
+        ]
         assert fields[0] == fields[1], key
         assert all(text.strip(" ") == text != "" for text in texts), key
 
 
 def test_no_key_is_left_unused() -> None:
-    source = "".join(f.read_text(encoding="utf-8") for f in Path(str(files("tequio"))).rglob("*.py"))
+    source = "".join(
+        f.read_text(encoding="utf-8") for f in Path(str(files("tequio"))).rglob("*.py")
+    )
     literal = set(re.findall(r'"([a-z]+(?:\.[a-z_]+)*)"', source))
     literal |= set(re.findall(r"'([a-z]+(?:\.[a-z_]+)+)'", source))
     starts = tuple(
-        set(re.findall(r'f"([a-z]+(?:\.[a-z]+)*\.)\{', source)) | set(re.findall(r"f'([a-z.]+\.)\{", source))
+        set(re.findall(r'f"([a-z]+(?:\.[a-z]+)*\.)\{', source))
+        | set(re.findall(r"f'([a-z.]+\.)\{", source))
     )
     groups = tuple(f"{g}." for g in re.findall(r'\.name\("([a-z.]+)"', source))
-    groups += tuple(f"{g}." for text in TEXTS["en"].values() for g in re.findall(r"\{\w+:([a-z][a-z.]+)\}", text))
+    groups += tuple(
+        f"{g}."
+        for text in TEXTS["en"].values()
+        for g in re.findall(r"\{\w+:([a-z][a-z.]+)\}", text)
+    )
     literal |= {f"reason.{code}" for code in re.findall(r'"([a-z]+(?:-[a-z]+)*)"', source)}
     literal |= set(re.findall(r"\{\w+:(row\.[a-z]+)\}", "".join(TEXTS["en"].values())))
     forms = tuple(f"{g}." for g in re.findall(r'plural\(\s*"([a-z.]+)"', source))
-    unused = [k for k in TEXTS["en"] if k not in literal and not k.startswith((*starts, *groups, *forms))]
+    unused = [
+        k for k in TEXTS["en"] if k not in literal and not k.startswith((*starts, *groups, *forms))
+    ]
     assert unused == []
 
 
@@ -59,8 +74,16 @@ def test_numbers_in_each_language() -> None:
     assert (en.percent(0.1234), es.percent(0.1234)) == ("12.3%", "12.3\u202f%")
     assert (en.signed(-0.04), en.signed(0.06), en.signed(-1.25, 2)) == ("0.0", "+0.1", "−1.25")
     assert en.bound(-0.04) == "−0.04"
-    assert (en.size(999), en.size(36_864), en.size(12_700_000)) == ("999\u00a0B", "36.9\u00a0kB", "12.7\u00a0MB")
-    assert (en.energy(10), en.energy(3600), en.energy(3.6e6)) == ("2.78\u00a0mWh", "1.00\u00a0Wh", "1.00\u00a0kWh")
+    assert (en.size(999), en.size(36_864), en.size(12_700_000)) == (
+        "999\u00a0B",
+        "36.9\u00a0kB",
+        "12.7\u00a0MB",
+    )
+    assert (en.energy(10), en.energy(3600), en.energy(3.6e6)) == (
+        "2.78\u00a0mWh",
+        "1.00\u00a0Wh",
+        "1.00\u00a0kWh",
+    )
     assert (en.mass(0.02), en.mass(0.00004)) == ("20.0\u00a0mg", "0.040\u00a0mg")
     assert en.duration(4320) == "1\u00a0h 12\u00a0min"
     assert en.duration(59.9) == "1\u00a0min"
@@ -89,7 +112,10 @@ def test_markup_escapes_unless_safe() -> None:
 
 
 def test_text_colours_have_contrast_of_4_5() -> None:
-    """WCAG 2.2: (L₁ + 0.05) / (L₂ + 0.05) ≥ 4.5 for ink, soft, gain and lose on paper and card, light and dark."""
+    """WCAG 2.2:
+
+    (L₁ + 0.05) / (L₂ + 0.05) ≥ 4.5 for ink, soft, gain and lose on paper and card, light and dark.
+    """
     css = files("tequio.report.html").joinpath("style.css").read_text(encoding="utf-8")
     themes = re.findall(r":root \{(.*?)\}", css, re.S)
     assert len(themes) == 3

@@ -1,4 +1,6 @@
-"""The report's summary, on the page and in the terminal: its numbers, and what it says where something is missing."""
+"""The report's summary, on the page and in the terminal: its numbers, and what it says where
+something is missing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tequio.report.html.report import render, summary
 
 
 def test_summary_of_numbers_known_by_hand() -> None:
-    """Three participants: benefits 0.2, 0.0 and −0.1 of a local loss of 1; intervals ±0.05, 0 and ±0.05."""
+    """Three participants: benefits 0.2, 0.0 and −0.1 of a local loss of 1; intervals ±0.05, 0 and
+    ±0.05.
+    """
     found = summary(hand_made())
     assert found["comparison"] == "local"
     assert found["verdicts"] == NO_VERDICT | {"gains": 1, "kept_local": 1, "loses": 1}
@@ -26,12 +30,19 @@ def test_summary_of_numbers_known_by_hand() -> None:
     equity = found["equity"]
     assert equity["worst_decile"] == pytest.approx(-0.1)
     assert equity["share_positive"] == pytest.approx(1 / 3)
-    assert equity["spearman_rank"] == pytest.approx(-1.0)  # ranks 2, 4, 8 with benefits 0.2, 0, −0.1
+    assert equity["spearman_rank"] == pytest.approx(
+        -1.0
+    )  # ranks 2, 4, 8 with benefits 0.2, 0, −0.1
     assert equity["left_behind"] == "few"  # |−1| is not above 1.96/√2 = 1.39
-    assert equity["gini"] == pytest.approx(0.6 / 8.7)  # Σ|xᵢ−xⱼ| over pairs of 0.8, 1, 1.1 = 0.6; n·Σx = 8.7
+    assert equity["gini"] == pytest.approx(
+        0.6 / 8.7
+    )  # Σ|xᵢ−xⱼ| over pairs of 0.8, 1, 1.1 = 0.6; n·Σx = 8.7
     assert equity["jain"] == pytest.approx(2.9**2 / (3 * (0.64 + 1 + 1.21)))
     cost = found["cost"]
-    assert (cost["bytes_up"], cost["bytes_down"]) == (600, 3000)  # the centre's own bytes do not travel
+    assert (cost["bytes_up"], cost["bytes_down"]) == (
+        600,
+        3000,
+    )  # the centre's own bytes do not travel
     assert cost["joules"] == pytest.approx(20 + 100 + 3 * 10)
     assert cost["uncertainty"] == pytest.approx((100 * 0.4 + 50 * 0.1) / 150)
     assert cost["seconds"] == pytest.approx(4 + 12 + 3 * 2)
@@ -57,11 +68,25 @@ def test_refused_and_failed_updates_are_listed() -> None:
 
 
 def test_alarms_are_listed_where_there_are_any() -> None:
-    """Two rounds with the same alarm are one row, with the last figure; without an alarm there is no such table."""
-    rows = [{"name": "bob", "alarm": "cosine", "figure": f, "limit": 0.0, "action": "record"} for f in (-0.5, -0.25)]
-    rounds = [("round", {"round": i, "accepted": True, "alarms": [row]}) for i, row in enumerate(rows, 1)]
+    """Two rounds with the same alarm are one row, with the last figure; without an alarm there is
+    no such table.
+    """
+    rows = [
+        {"name": "bob", "alarm": "cosine", "figure": f, "limit": 0.0, "action": "record"}
+        for f in (-0.5, -0.25)
+    ]
+    rounds = [
+        ("round", {"round": i, "accepted": True, "alarms": [row]}) for i, row in enumerate(rows, 1)
+    ]
     run = chained([("run", {"participants": [{"name": "bob"}]}), *rounds])
-    expected = {"name": "bob", "alarm": "cosine", "action": "record", "rounds": [1, 2], "figure": -0.25, "limit": 0.0}
+    expected = {
+        "name": "bob",
+        "alarm": "cosine",
+        "action": "record",
+        "rounds": [1, 2],
+        "figure": -0.25,
+        "limit": 0.0,
+    }
     assert summary(run)["alarms"] == [expected]
     for lang, title, done in (
         ("en", "Alarms of the screening", "noted, and counted"),
@@ -74,7 +99,9 @@ def test_alarms_are_listed_where_there_are_any() -> None:
 
 
 def test_without_local_models_the_base_is_the_yardstick() -> None:
-    bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in made_run(Shape(counterfactuals=False))]
+    bodies = [
+        (e.kind, json.loads(json.dumps(e.body))) for e in made_run(Shape(counterfactuals=False))
+    ]
     for kind, body in bodies:
         if kind == "personal":
             body["test"]["local"] = body["benefit"] = None
@@ -82,27 +109,40 @@ def test_without_local_models_the_base_is_the_yardstick() -> None:
     found = summary(chained(bodies))
     assert found["comparison"] == "base"
     assert found["equity"]["participants"] == 7
-    assert "It was not measured whether each would have done as well alone." in render(chained(bodies), "en")
+    assert "It was not measured whether each would have done as well alone." in render(
+        chained(bodies), "en"
+    )
 
 
-def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Of three one gained; the other two are in no verdict, mean or index."""
     bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in hand_made()]
     personal = [body for kind, body in bodies if kind == "personal"]
     for body in personal[1:]:
         nothing = {"loss": None, "accuracy": None}
-        body |= {"cut": "local 0 of 42 steps: no more fit the budget of energy", "benefit": None, "chosen": "local"}
+        body |= {
+            "cut": "local 0 of 42 steps: no more fit the budget of energy",
+            "benefit": None,
+            "chosen": "local",
+        }
         body["gains"] |= {"personal_over_local": nothing, "shared_over_local": nothing}
     entries = chained(bodies)
     found = summary(entries)
     assert found["verdicts"] == NO_VERDICT | {"gains": 1, "unknown": 2}
     assert (found["not_compared"], found["kept_local"]) == (2, 0)
-    assert (found["mean"]["gain"]["relative"], found["equity"]["participants"]) == (pytest.approx(0.2), 1)
+    assert (found["mean"]["gain"]["relative"], found["equity"]["participants"]) == (
+        pytest.approx(0.2),
+        1,
+    )
     assert found["mean"]["loss"]["local"] == pytest.approx(1.0)
     page = Page(render(entries, "en"))
     assert "Joining paid for 1 of the 1 that can be compared. For 2, this is not known" in page.text
     assert row_of(page, "b")[1].startswith("not known")
-    assert Words("en")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".") in page.text
+    assert (
+        Words("en")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".") in page.text
+    )
     assert "Unirse valió la pena para 1 de los 1" in render(entries, "es")
     print_summary(Path("run"), Path("report"), found)
     printed = " ".join(capsys.readouterr().out.split())
@@ -124,23 +164,42 @@ def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_ba
         body["gains"] |= {"personal_over_local": nothing, "shared_over_local": nothing}
     entries = chained(bodies)
     found = summary(entries)
-    assert (found["comparison"], found["comparison_cut"], found["not_compared"]) == ("base", True, 0)
+    assert (found["comparison"], found["comparison_cut"], found["not_compared"]) == (
+        "base",
+        True,
+        0,
+    )
     assert [person["versus"] for person in found["participants"]] == ["base"] * 3
     page = Page(render(entries, "en"))
-    assert "It is not known whether joining beat training alone: because of a budget, no participant" in page.text
+    assert (
+        "It is not known whether joining beat training alone: because of a budget, no participant"
+        in page.text
+    )
     assert page.text.count("So its gain is over the base model: local 0 of 42 steps") == 3
-    assert "por un presupuesto, ningún participante tiene un modelo entrenado a solas" in render(entries, "es")
+    assert "por un presupuesto, ningún participante tiene un modelo entrenado a solas" in render(
+        entries, "es"
+    )
 
 
-ENGLISH = re.compile(r"\b(the|and|of|gain|over|rank|shared|undecided|loses|gains|Energy|Report|rounds|not|with|its)\b")
+ENGLISH = re.compile(
+    r"\b(the|and|of|gain|over|rank|shared|undecided|loses|gains|Energy|Report|rounds|not|with|its)\b"
+)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_summary_in_the_terminal_follows_the_language(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is quoted from the record (reasons, names of runs and commands) stays as it is written there."""
+def test_the_summary_in_the_terminal_follows_the_language(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is quoted from the record (reasons, names of runs and commands) stays as it is written
+    there.
+    """
     found = summary(made_run(SHAPES[name]))
     print_summary(Path("r"), Path("p.html"), found, "es")
-    printed = capsys.readouterr().out.replace(str(found["name"]), "").replace(str(found["rounds"]["stopped"]), "")
+    printed = (
+        capsys.readouterr()
+        .out.replace(str(found["name"]), "")
+        .replace(str(found["rounds"]["stopped"]), "")
+    )
     printed = re.sub(r"tequio [a-z]+( --[a-z]+)? r\b", "", printed)
     assert ENGLISH.findall(printed) == []
     assert "con los datos de prueba de cada participante" in " ".join(printed.split())
@@ -159,7 +218,11 @@ def test_a_participants_own_record_is_finished_with_its_personal_model(
     for retained, folder, words in (
         (bodies, "run", ""),
         (bodies[:1], "run", f"Resume with: tequio participate {tmp_path}"),
-        ([bodies[0], ("personal", bodies[1][1] | {"alone": True})], "run", f"tequio participate {tmp_path}"),
+        (
+            [bodies[0], ("personal", bodies[1][1] | {"alone": True})],
+            "run",
+            f"tequio participate {tmp_path}",
+        ),
         (bodies[:1], "bundle", Words("en")("say.unfinished.left")),
     ):
         found = summary(chained(retained))
@@ -174,7 +237,13 @@ def test_a_participants_own_record_is_finished_with_its_personal_model(
 
 def test_records_in_the_form_that_the_coordinator_writes() -> None:
     """Energy inside the `train` rows, refusals called `refused`, gains of slices by measure."""
-    energy = {"joules": 5.0, "seconds": 2.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
+    energy = {
+        "joules": 5.0,
+        "seconds": 2.0,
+        "method": "model",
+        "boundary": "cpu package",
+        "uncertainty": 0.4,
+    }
     rows = [{"name": "a", "bytes_up": 1, "bytes_down": 1, "energy": energy}]
     refused = [{"name": "b", "status": "refused", "reason": "it holds NaN or infinite numbers"}]
     accuracy = {"mean": 0.1, "low": 0.05, "high": 0.2}
@@ -184,11 +253,22 @@ def test_records_in_the_form_that_the_coordinator_writes() -> None:
             [
                 ("run", {"participants": [{"name": "a"}, {"name": "b"}]}),
                 ("round", {"round": 1, "accepted": True, "train": rows, "admissions": refused}),
-                ("general", {"s": {"base": scores, "shared": scores, "gain": {"loss": None, "accuracy": accuracy}}}),
+                (
+                    "general",
+                    {
+                        "s": {
+                            "base": scores,
+                            "shared": scores,
+                            "gain": {"loss": None, "accuracy": accuracy},
+                        }
+                    },
+                ),
             ]
         )
     )
     assert found["cost"]["joules"] == 5.0
     assert found["participants"][0]["seconds"] == 2.0
-    assert found["refused"] == [{**refused[0], "reason": {"code": "not-finite", "facts": {}}, "rounds": [1]}]
+    assert found["refused"] == [
+        {**refused[0], "reason": {"code": "not-finite", "facts": {}}, "rounds": [1]}
+    ]
     assert found["general"]["better"] == 1

@@ -1,4 +1,6 @@
-"""A record that an older version wrote unread, with figures that cannot be: report, status and accounts say so, without a traceback."""
+"""A record that an older version wrote unread, with figures that cannot be: report, status and
+accounts say so, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,29 @@ from tequio.report.write import write_report
 OLD = Path(__file__).parents[1] / "old_runs"
 OWN = {"name", "kept", "wire", "record_version"}  # written by the coordinator itself
 VALUES: list[Any] = [
-    *(None, -1e9, -1e300, 1e300, 10**400, "text", "x" * 3000, True, [], {}, [1], {"a": 1}, -5, 0, 1e-300),
-    *({"amount": -1e9, "currency": "EUR"}, {"amount": 1}, {"joules": -1e15}, {"loss": -1e300, "accuracy": 7}),
+    *(
+        None,
+        -1e9,
+        -1e300,
+        1e300,
+        10**400,
+        "text",
+        "x" * 3000,
+        True,
+        [],
+        {},
+        [1],
+        {"a": 1},
+        -5,
+        0,
+        1e-300,
+    ),
+    *(
+        {"amount": -1e9, "currency": "EUR"},
+        {"amount": 1},
+        {"joules": -1e15},
+        {"loss": -1e300, "accuracy": 7},
+    ),
 ]
 
 
@@ -97,7 +120,13 @@ def test_a_loss_that_cannot_be_is_shown_as_not_usable(hub: Path) -> None:
 
 def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to each value of nested tables and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*way, key)
         yield from places(item, (*way, key))
@@ -116,7 +145,11 @@ def test_no_value_in_a_participant_s_record_ends_in_a_traceback(hub: Path, seed:
         for way in rng.sample([way for way in ways if way[0] not in OWN], 3 if ways else 0):
             place = body
             for step in way[:-1]:
-                place = place[step] if isinstance(place, dict | list) and step in places_of(place) else {}
+                place = (
+                    place[step]
+                    if isinstance(place, dict | list) and step in places_of(place)
+                    else {}
+                )
             if isinstance(place, dict):
                 place[way[-1]] = rng.choice(VALUES)
 

@@ -1,4 +1,6 @@
-"""What joining took against training alone: sums by hand, what is not told, and no price on a quality that was never reached."""
+"""What joining took against training alone: sums by hand, what is not told, and no price on a
+quality that was never reached.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def run() -> list[Any]:
     }
     scores = {"loss": 1.0, "accuracy": 0.5, "examples": 10}
 
-    def personal(name: str, low: float, whole: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    def personal(
+        name: str, low: float, whole: dict[str, Any], own: dict[str, Any]
+    ) -> dict[str, Any]:
         gain = {"mean": low + 0.1, "low": low, "high": low + 0.2}
         body = {
             "name": name,
@@ -49,8 +53,14 @@ def run() -> list[Any]:
             | {"local_cost": own | {"steps": 7, "tokens": 70}}
         )
 
-    first = {"energy": energy(500.0, 720.0), "money": eur(2.0)}, {"energy": energy(400.0, 720.0), "money": eur(1.5)}
-    second = {"energy": energy(90.0, None), "money": None}, {"energy": energy(60.0, None), "money": None}
+    first = (
+        {"energy": energy(500.0, 720.0), "money": eur(2.0)},
+        {"energy": energy(400.0, 720.0), "money": eur(1.5)},
+    )
+    second = (
+        {"energy": energy(90.0, None), "money": None},
+        {"energy": energy(60.0, None), "money": None},
+    )
     return chained(
         [
             ("run", header),
@@ -66,7 +76,11 @@ def test_sums_by_hand() -> None:
     found = against_alone(run())
     a, b = found["participants"]
     # two rounds of 110 J, and 500 − 400 J of the personal model beside the local one
-    assert (a["joined"]["joules"], a["alone"]["joules"], a["avoided"]["joules"]) == (320.0, 400.0, 80.0)
+    assert (a["joined"]["joules"], a["alone"]["joules"], a["avoided"]["joules"]) == (
+        320.0,
+        400.0,
+        80.0,
+    )
     # 360 g/kWh is .1 mg a joule: 220 J at .1, 100 J at .2; alone 400 J at .2
     assert a["joined"]["grams"] == pytest.approx(0.042)
     assert a["alone"]["grams"] == pytest.approx(0.08)
@@ -85,7 +99,10 @@ def test_sums_by_hand() -> None:
 
 def test_the_report_puts_no_price_on_what_was_never_reached() -> None:
     english, spanish = render(run(), "en"), render(run(), "es")
-    assert "For 1 of 2, the model trained alone did not reach the quality of the delivered one" in english
+    assert (
+        "For 1 of 2, the model trained alone did not reach the quality of the delivered one"
+        in english
+    )
     assert "never reached it" in english
     assert "Para 1 de 2, el modelo entrenado a solas no alcanzó la calidad" in spanish
     assert "−0.20" in english.replace("\u00a0", " ")
@@ -100,7 +117,11 @@ def test_older_runs_say_nothing() -> None:
 
 def test_a_participants_own_record_has_no_rounds_to_compare_with() -> None:
     entries = [
-        (e.kind, e.body | ({"facts": {"spec": "x"}, "simulation": False} if e.kind == "run" else {})) for e in run()
+        (
+            e.kind,
+            e.body | ({"facts": {"spec": "x"}, "simulation": False} if e.kind == "run" else {}),
+        )
+        for e in run()
     ]
     home = chained([(kind, body) for kind, body in entries if kind != "round"])
     assert against_alone(home)["participants"] == []

@@ -25,7 +25,9 @@ from tequio.runtimes.embedded import Embedded
 def training(run_spec: RunSpec, index: int) -> TrainRequest:
     member = next(m for m in run_spec.members if m.index == index)
     seed = derive(run_spec.seed, "train", 1, index)
-    return TrainRequest(1, index, member.name, "product", member.rank, member.steps, 5e-3, seed, zero(run_spec.spec))
+    return TrainRequest(
+        1, index, member.name, "product", member.rank, member.steps, 5e-3, seed, zero(run_spec.spec)
+    )
 
 
 def tensors_of(w: RunSetup) -> set[int]:
@@ -44,11 +46,15 @@ def test_the_base_is_in_memory_once_however_many_take_part(make_federation: Any)
     assert len({id(node.adapted) for node in six.nodes.values()}) == 1
     assert len(tensors_of(six)) == len(tensors_of(two))
     before = len(tensors_of(six))
-    list(Embedded(six.nodes).exchange(training(six.run_spec, m.index) for m in six.run_spec.members))
+    list(
+        Embedded(six.nodes).exchange(training(six.run_spec, m.index) for m in six.run_spec.members)
+    )
     assert len(tensors_of(six)) == before  # no factors, gradients or copies stay behind
 
 
-def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_it_runs(make_federation: Any) -> None:
+def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_it_runs(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=3))
     seen: list[str] = []
     runtime = Embedded(w.nodes, lambda task: seen.append(task.name))
@@ -65,11 +71,18 @@ def test_a_failure_leaves_a_clean_model_for_the_next(make_federation: Any, kind:
     assert isinstance(alone, Reply)
     runtime = Embedded(w.nodes)
     head = {name: tensor.clone() for name, tensor in w.adapted.head_start.items()}
-    name, shape = next((n, s) for n, s in w.adapted.shapes.items() if n.endswith(("v_proj", "value")))
+    name, shape = next(
+        (n, s) for n, s in w.adapted.shapes.items() if n.endswith(("v_proj", "value"))
+    )
     nan = Update({name: Dense(torch.full(shape, float("nan")))}, w.run_spec.spec)
     failed = next(runtime.exchange([replace(training(w.run_spec, 1), held=nan)]))
     assert isinstance(failed, Failure)
-    assert (failed.round, failed.index, failed.name, failed.error) == (1, 1, "site0", "TrainingError")
+    assert (failed.round, failed.index, failed.name, failed.error) == (
+        1,
+        1,
+        "site0",
+        "TrainingError",
+    )
     assert "Participant site0: training diverged" in failed.message
     assert all(layer.a is None and layer.b is None for layer in w.adapted.layers.values())
     assert not any(isinstance(tensor, nn.Parameter) for tensor in w.adapted.head.values())
@@ -110,11 +123,16 @@ def together(w: RunSetup, workers: int, watch: Any = None) -> Embedded:
 def speed_free(body: Any) -> Any:
     free = ("seconds", "joules", "energy", "money")
     body = {k: v for k, v in body.items() if k != "evaluation"}
-    return {**body, "train": [{k: v for k, v in row.items() if k not in free} for row in body["train"]]}
+    return {
+        **body,
+        "train": [{k: v for k, v in row.items() if k not in free} for row in body["train"]],
+    }
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
-def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(make_federation: Any, kind: str) -> None:
+def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(
+    make_federation: Any, kind: str
+) -> None:
     w = build_setup(make_federation(kind=kind, participants=4))
     found = []
     for workers in (1, 2, 3, 1):
@@ -133,7 +151,9 @@ def test_twins_share_the_base_and_are_clean_after_work(make_federation: Any) -> 
     before = tensors_of(w)
     places = side_by_side(w, 3)
     assert len({id(place.adapted.model) for place in places}) == 3
-    assert set().union(*(tensors_of(place) for place in places)) == before  # nothing of the base is there twice
+    assert (
+        set().union(*(tensors_of(place) for place in places)) == before
+    )  # nothing of the base is there twice
     runtime = Embedded(places[0].nodes, None, tuple(place.nodes for place in places[1:]))
     list(runtime.exchange(training(w.run_spec, m.index) for m in w.run_spec.members))
     assert set().union(*(tensors_of(place) for place in places)) == before
@@ -149,7 +169,11 @@ def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are
         for number in range(40):
             made.append(number)
             task = training(w.run_spec, 1 + number % 4)
-            yield replace(task, held=zero("another base")) if number % 5 == 0 else replace(task, steps=1)
+            yield (
+                replace(task, held=zero("another base"))
+                if number % 5 == 0
+                else replace(task, steps=1)
+            )
 
     replies = together(w, 2, lambda task: seen.append(task.index)).exchange(tasks())
     first = next(replies)
@@ -159,12 +183,21 @@ def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are
     assert [isinstance(reply, Failure) for reply in kinds] == [n % 5 == 0 for n in range(40)]
 
 
-def test_energy_of_participants_side_by_side_adds_up_to_that_of_the_whole(make_federation: Any) -> None:
+def test_energy_of_participants_side_by_side_adds_up_to_that_of_the_whole(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=4, rows=200, train={"max_steps": 30}))
     runtime = together(w, 2)
     with w.meter.measure() as whole:
-        replies = list(runtime.exchange(replace(training(w.run_spec, i), steps=30) for i in (1, 2, 3, 4)))
-    parts = [reply.energy.joules for reply in replies if isinstance(reply, Reply) and reply.energy is not None]
+        replies = list(
+            runtime.exchange(replace(training(w.run_spec, i), steps=30) for i in (1, 2, 3, 4))
+        )
+    parts = [
+        reply.energy.joules
+        for reply in replies
+        if isinstance(reply, Reply) and reply.energy is not None
+    ]
     assert len(parts) == 4
-    # what is not training is the interpreter that hands tasks out; with process time, four parts would be twice the whole
+    # what is not training is the interpreter that hands tasks out; with process time, four parts
+    # would be twice the whole
     assert 0.8 * whole.energy.joules <= sum(parts) <= 1.05 * whole.energy.joules

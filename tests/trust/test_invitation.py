@@ -89,7 +89,9 @@ def test_what_is_no_invitation_is_named(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["address", "token", "format"])
-def test_a_field_that_is_no_text_is_named_and_not_blamed_on_the_version(tmp_path: Path, key: str) -> None:
+def test_a_field_that_is_no_text_is_named_and_not_blamed_on_the_version(
+    tmp_path: Path, key: str
+) -> None:
     path = tmp_path / "north.json"
     raw = json.loads(invitation_bytes(an_invitation()))
     path.write_text(json.dumps({**raw, key: 7}))

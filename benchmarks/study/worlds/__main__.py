@@ -1,4 +1,6 @@
-"""`python -m benchmarks.study.worlds NAME --seed 0`: shows a world's sizes and licences, and writes it if asked to."""
+"""`python -m benchmarks.study.worlds NAME --seed 0`: shows a world's sizes and licences, and writes
+it if asked to.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study.worlds", description=__doc__)
     parser.add_argument("name", help=", ".join(WORLDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the world as a federation into this new folder")
-    parser.add_argument("--tabular", action="store_true", help="hospitals: score the table's own model too")
+    parser.add_argument(
+        "--out", type=Path, help="write the world as a federation into this new folder"
+    )
+    parser.add_argument(
+        "--tabular", action="store_true", help="hospitals: score the table's own model too"
+    )
     return parser
 
 

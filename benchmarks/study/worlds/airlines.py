@@ -1,4 +1,6 @@
-"""World: sentiment of tweets to six airlines, as the demo `sentiment`, with every test text there is (to 1500)."""
+"""World: sentiment of tweets to six airlines, as the demo `sentiment`, with every test text there
+is (to 1500).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
         base="minilm",
         like="sentiment",
         labels=sentiment.LABELS,
-        participants={name: cut(rows[name], seed, TRAIN, VALIDATION, TEST) for name in sentiment.RANKS},
+        participants={
+            name: cut(rows[name], seed, TRAIN, VALIDATION, TEST) for name in sentiment.RANKS
+        },
         ranks=sentiment.RANKS,
         centre=tuple(balanced(rows["centre"], sentiment.CENTRE)),
         slices=slices,

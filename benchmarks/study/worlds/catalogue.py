@@ -43,7 +43,10 @@ SOURCES = "sources.json"
 
 
 def make_world(name: str, seed: int = 0) -> RealWorld:
-    """Fetch what the world needs into the cache, and split it. ConfigError if it is unknown, DataError offline."""
+    """Fetch what the world needs into the cache, and split it.
+
+    ConfigError if it is unknown, DataError offline.
+    """
     if name not in WORLDS:
         raise ConfigError(f"There is no world {name!r}.", f"Known: {', '.join(WORLDS)}.")
     return WORLDS[name](cache_folder(), seed)
@@ -57,9 +60,12 @@ def write_world(
     changes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     with_centre: bool = True,
 ) -> Path:
-    """Write the world below `folder` and return its federation.toml. ConfigError if something stands there already.
+    """Write the world below `folder` and return its federation.toml.
 
-    limits: caps on each participant's rows (`max_train`, `max_validation`, `max_test`); none by default.
+    ConfigError if something stands there already.
+
+    limits: caps on each participant's rows (`max_train`, `max_validation`, `max_test`); none by
+        default.
     changes: table -> keys that replace the demo's settings, such as {"train": {"rounds": 3}}.
     with_centre = False leaves out centre and gate.
     """
@@ -137,7 +143,9 @@ def _roster(world: RealWorld, limits: Mapping[str, int]) -> Sequence[Mapping[str
 
 
 def _write_texts(world: RealWorld, folder: Path) -> None:
-    """Write each place's texts as JSONL, and sources.json with counts, licences and the digests of the files."""
+    """Write each place's texts as JSONL, and sources.json with counts, licences and the digests of
+    the files.
+    """
     try:
         files = {f"{place}.jsonl": _jsonl(rows) for place, rows in world.places().items()}
         for file, content in files.items():
@@ -150,7 +158,9 @@ def _write_texts(world: RealWorld, folder: Path) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (folder / SOURCES).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{folder} cannot be written ({error.strerror}).", "", "Name another folder.") from None
+        raise ResourceError(
+            f"{folder} cannot be written ({error.strerror}).", "", "Name another folder."
+        ) from None
 
 
 def _jsonl(rows: Sequence[Sample]) -> bytes:

@@ -1,4 +1,6 @@
-"""Worlds `clinics` and `clinics-extreme`: diagnosis wording -> chapter of ICD-10-CM, in five clinics."""
+"""Worlds `clinics` and `clinics-extreme`: diagnosis wording -> chapter of ICD-10-CM, in five
+clinics.
+"""
 
 from __future__ import annotations
 
@@ -64,15 +66,20 @@ def prepare_extreme(cache: Path, seed: int = 0) -> RealWorld:
     return _prepare(EXTREME, MIXES_EXTREME, cache, seed)
 
 
-def _prepare(name: str, mixes: Mapping[str, Mapping[str, float]], cache: Path, seed: int) -> RealWorld:
+def _prepare(
+    name: str, mixes: Mapping[str, Mapping[str, float]], cache: Path, seed: int
+) -> RealWorld:
     pools, removed = one_label(read(wheel_text(ICD, XML, cache)))
     sizes = Sizes(PER_SITE, TRAIN, VALIDATION, TEST)
     parts = Dealt(name, LABELS, "all-chapters", provenance(), removed)
-    return dealt_world(parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes)
+    return dealt_world(
+        parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes
+    )
 
 
 def read(xml: str) -> dict[str, list[Sample]]:
-    """Return the wordings of each chapter of ours: inclusion terms, and titles of codes of up to five characters.
+    """Return the wordings of each chapter of ours: inclusion terms, and titles of codes of up to
+    five characters.
 
     Titles with a side, "other" or "unspecified" are left out: they repeat each other.
     """
@@ -82,12 +89,18 @@ def read(xml: str) -> dict[str, list[Sample]]:
         if not label:
             continue
         for diagnosis in chapter.iter("diag"):
-            wordings = [note.text for term in diagnosis.findall("inclusionTerm") for note in term.findall("note")]
+            wordings = [
+                note.text
+                for term in diagnosis.findall("inclusionTerm")
+                for note in term.findall("note")
+            ]
             title = diagnosis.findtext("desc", "")
             if len(diagnosis.findtext("name", "")) <= 5 and not SIDE.search(title):
                 wordings.append(title)
             texts = (re.sub(r"\s*\[[^\]]*\]", "", wording or "").strip() for wording in wordings)
-            pools[label] += [Sample(text, label) for text in texts if SHORTEST <= len(text) <= LONGEST]
+            pools[label] += [
+                Sample(text, label) for text in texts if SHORTEST <= len(text) <= LONGEST
+            ]
     return pools
 
 
@@ -97,10 +110,11 @@ def provenance() -> tuple[Provenance, ...]:
         Provenance(
             ICD.name,
             ICD.version,
-            "MIT (package); data: ICD-10-CM of April 2026, CDC/NCHS, public domain in the United States",
-            "Inclusion terms and titles of twelve chapters. ICD-10 itself is copyright of the World Health "
-            "Organization, whose permission covers the American modification. No patient is in it; the clinics "
-            "are made up, by unequal shares of the chapters.",
+            "MIT (package); data: ICD-10-CM of April 2026, CDC/NCHS, public domain in the United "
+            "States",
+            "Inclusion terms and titles of twelve chapters. ICD-10 itself is copyright of the "
+            "World Health Organization, whose permission covers the American modification. No "
+            "patient is in it; the clinics are made up, by unequal shares of the chapters.",
             ICD.sha256,
             "participants (clinics), centre and slices",
         ),

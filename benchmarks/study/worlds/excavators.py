@@ -44,7 +44,9 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
         base="minilm",
         like="sentiment",
         labels=LABELS,
-        participants={name: cut(part, seed, TRAIN, VALIDATION, TEST) for name, part in parts.items()},
+        participants={
+            name: cut(part, seed, TRAIN, VALIDATION, TEST) for name, part in parts.items()
+        },
         ranks=RANKS,
         centre=tuple(shown[PUBLIC:]),
         slices={"work-orders": gate},
@@ -55,7 +57,10 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
 
 
 def read(table: str) -> dict[str, list[Sample]]:
-    """Return the labelled work orders of each excavator. One whose location says nothing is left out."""
+    """Return the labelled work orders of each excavator.
+
+    One whose location says nothing is left out.
+    """
     places: dict[str, list[Sample]] = {name: [] for name in RANKS}
     for row in csv.DictReader(io.StringIO(table, newline="")):
         label = group(row["FuncLocation"])
@@ -66,7 +71,10 @@ def read(table: str) -> dict[str, list[Sample]]:
 
 
 def group(location: str) -> str | None:
-    """Return the group of a functional location; None for the machine as a whole, and for what fits no group."""
+    """Return the group of a functional location;
+
+    None for the machine as a whole, and for what fits no group.
+    """
     place = location.upper()
 
     def any_of(*words: str) -> bool:
@@ -97,11 +105,12 @@ def provenance() -> tuple[Provenance, ...]:
         Provenance(
             NESTOR.name,
             NESTOR.version,
-            "NIST software terms (package): not subject to copyright in the United States, royalty-free elsewhere; "
-            "the package states none of its own for the table",
-            "Maintenance work orders of five excavators, 2001 to 2012: Hodkiewicz and Ho, Journal of Quality in "
-            "Maintenance Engineering 22 (2), 2016. The label groups the functional location. A text that several "
-            "machines have stays with the one with the fewest orders; a text with two labels is left out.",
+            "NIST software terms (package): not subject to copyright in the United States, "
+            "royalty-free elsewhere; the package states none of its own for the table",
+            "Maintenance work orders of five excavators, 2001 to 2012: Hodkiewicz and Ho, Journal "
+            "of Quality in Maintenance Engineering 22 (2), 2016. The label groups the functional "
+            "location. A text that several machines have stays with the one with the fewest "
+            "orders; a text with two labels is left out.",
             NESTOR.sha256,
             "participants (one excavator each), and centre and slices (half of excavator D)",
         ),

@@ -1,4 +1,6 @@
-"""World: heart disease at four hospitals, as the demo `heart`, and what a table's own model achieves there."""
+"""World: heart disease at four hospitals, as the demo `heart`, and what a table's own model
+achieves there.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
 
 
 def tabular(cache: Path, seed: int = 0) -> dict[str, Scores]:
-    """Return the accuracies of a logistic regression on the table's columns: on the patients of `prepare`'s splits."""
+    """Return the accuracies of a logistic regression on the table's columns: on the patients of
+    `prepare`'s splits.
+    """
     by_text = {normalise(heart.sentence(row)): row for row in _table(cache)}
 
     def encoded(samples: Samples) -> Rows:
@@ -65,7 +69,8 @@ def tabular(cache: Path, seed: int = 0) -> dict[str, Scores]:
 def cleaned(row: Mapping[str, str]) -> dict[str, str]:
     """Return the row with a pressure, rate or cholesterol of 0 as missing, as in the texts."""
     return {
-        name: "" if name in ZERO_IS_MISSING and value and float(value) == 0 else value for name, value in row.items()
+        name: "" if name in ZERO_IS_MISSING and value and float(value) == 0 else value
+        for name, value in row.items()
     }
 
 

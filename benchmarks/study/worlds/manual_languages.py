@@ -1,4 +1,6 @@
-"""World: manual pages in Spanish, French and German; two participants a language, who have other pages."""
+"""World: manual pages in Spanish, French and German; two participants a language, who have other
+pages.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
         base="smollm2",
         like="manuals",
         labels=None,
-        participants={name: cut(rows[name][:PER_PARTICIPANT], seed, TRAIN, VALIDATION, TEST) for name in RANKS},
+        participants={
+            name: cut(rows[name][:PER_PARTICIPANT], seed, TRAIN, VALIDATION, TEST) for name in RANKS
+        },
         ranks=RANKS,
         centre=tuple(shuffled(centre, seed)),
         slices={"english": gate},
@@ -70,7 +74,8 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
 
 
 def deal_pages(texts: dict[str, str], prefix: str, seed: int) -> tuple[tuple[Pages, Pages], Pages]:
-    """Return the pages of two participants (sections 1, 5, 7 and 8), and those of the centre (the others).
+    """Return the pages of two participants (sections 1, 5, 7 and 8), and those of the centre (the
+    others).
 
     A page goes by the hash of seed and name, so its translations go to participants of one number.
     """
@@ -93,8 +98,8 @@ def provenance(packages: dict[str, fetch.DebianPackage]) -> tuple[Provenance, ..
             name,
             package.version,
             "GPL-3+ (translations); each page keeps the licence of its original",
-            "manpages-l10n, as packaged by Debian. The version follows the machine's release. Translators' "
-            "footer cut off, tables left out, e-mail addresses masked.",
+            "manpages-l10n, as packaged by Debian. The version follows the machine's release. "
+            "Translators' footer cut off, tables left out, e-mail addresses masked.",
             package.sha256,
             "two participants (sections 1, 5, 7, 8) and a part of the centre (sections 2, 3, 4, 6)",
         )

@@ -1,4 +1,6 @@
-"""World: four sections of the Spanish manual pages, as the demo `manuals`, with every test text there is."""
+"""World: four sections of the Spanish manual pages, as the demo `manuals`, with every test text
+there is.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def prepare(cache: Path, seed: int = 0) -> RealWorld:
         base="smollm2",
         like="manuals",
         labels=None,
-        participants={name: cut(rows[name], seed, TRAIN, VALIDATION, TEST) for name in manuals.RANKS},
+        participants={
+            name: cut(rows[name], seed, TRAIN, VALIDATION, TEST) for name in manuals.RANKS
+        },
         ranks=manuals.RANKS,
         centre=tuple(shuffled([*rows["spanish"][:half], *rows["python"][:half]], seed)),
         slices={"english": gate},
@@ -50,8 +54,12 @@ def section(pages: dict[str, str], prefix: str, names: Iterable[str]) -> Pages:
 
 
 def python_pages(seed: int) -> tuple[Pages, Pages]:
-    """Return the topics of Python's manual as pages: a third for the slices, and the centre's rest, by seed."""
-    pages = [page.text.split("\n\n") for page in shuffled(map(Sample, manuals.python_topics()), seed)]
+    """Return the topics of Python's manual as pages: a third for the slices, and the centre's rest,
+    by seed.
+    """
+    pages = [
+        page.text.split("\n\n") for page in shuffled(map(Sample, manuals.python_topics()), seed)
+    ]
     third = len(pages) // 3
     return pages[:third], pages[third:]
 

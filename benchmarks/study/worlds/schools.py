@@ -1,4 +1,6 @@
-"""Worlds `schools` and `schools-disjoint`: definition -> subject, in five schools, from WordNet's topic pointers."""
+"""Worlds `schools` and `schools-disjoint`: definition -> subject, in five schools, from WordNet's
+topic pointers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ SHORTEST = 26  # characters
 SUBJECTS = {  # label: (its description, the topics of WordNet that count as it)
     "physics": (
         "physics and astronomy: forces, energy, particles, stars",
-        "physics astronomy electronics optics electricity cosmology particle_physics thermodynamics meteorology",
+        "physics astronomy electronics optics electricity cosmology particle_physics "
+        "thermodynamics meteorology",
     ),
     "chemistry": (
         "chemistry: elements, compounds, reactions",
@@ -32,7 +35,8 @@ SUBJECTS = {  # label: (its description, the topics of WordNet that count as it)
     ),
     "biology": (
         "biology: living things, plants, animals, the body, genes",
-        "biology botany genetics anatomy zoology physiology plant animal mammal ecology medicine pathology",
+        "biology botany genetics anatomy zoology physiology plant animal mammal ecology medicine "
+        "pathology",
     ),
     "mathematics": (
         "mathematics: numbers, geometry, statistics, logic",
@@ -44,7 +48,8 @@ SUBJECTS = {  # label: (its description, the topics of WordNet that count as it)
     ),
     "music and art": (
         "music and art: instruments, painting, architecture, theatre",
-        "music art architecture performing_arts photography dancing ballet dramaturgy fine_arts drama",
+        "music art architecture performing_arts photography dancing ballet dramaturgy fine_arts "
+        "drama",
     ),
     "law": (
         "law: courts, contracts, crimes, rights",
@@ -60,7 +65,8 @@ SUBJECTS = {  # label: (its description, the topics of WordNet that count as it)
     ),
     "sport": (
         "sport: games, teams, players, rules and scores",
-        "sport baseball golf football American_football basketball boxing tennis cricket soccer ice_hockey badminton",
+        "sport baseball golf football American_football basketball boxing tennis cricket soccer "
+        "ice_hockey badminton",
     ),
 }
 LABELS = {label: description for label, (description, _) in SUBJECTS.items()}
@@ -92,25 +98,35 @@ class Synset:
 
 
 def prepare(cache: Path, seed: int = 0) -> RealWorld:
-    """Fetch and split the world of five schools with unequal shares of all subjects. DataError without apt."""
+    """Fetch and split the world of five schools with unequal shares of all subjects.
+
+    DataError without apt.
+    """
     return _prepare(NAME, MIXES, PER_SITE, cache, seed)
 
 
 def prepare_disjoint(cache: Path, seed: int = 0) -> RealWorld:
-    """Fetch and split the same definitions among five schools, of which each has two subjects of its own."""
+    """Fetch and split the same definitions among five schools, of which each has two subjects of
+    its own.
+    """
     mixes = {
-        site: {label: (1.0 / len(own) if label in own else 0.0) for label in SUBJECTS} for site, own in OWN.items()
+        site: {label: (1.0 / len(own) if label in own else 0.0) for label in SUBJECTS}
+        for site, own in OWN.items()
     }
     return _prepare(DISJOINT, mixes, PER_SITE_DISJOINT, cache, seed)
 
 
-def _prepare(name: str, mixes: Mapping[str, Mapping[str, float]], total: int, cache: Path, seed: int) -> RealWorld:
+def _prepare(
+    name: str, mixes: Mapping[str, Mapping[str, float]], total: int, cache: Path, seed: int
+) -> RealWorld:
     package = fetch.fetch_debian(PACKAGE, cache, "worlds of schools")
     files = fetch.debian_files(package.path, [f"{FOLDER}data.{kind}" for kind in KINDS])
     pools, removed = one_label(definitions(files))
     sizes = Sizes(total, TRAIN, VALIDATION, TEST)
     parts = Dealt(name, LABELS, "all-subjects", provenance(package), removed)
-    return dealt_world(parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes)
+    return dealt_world(
+        parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes
+    )
 
 
 def definitions(files: Mapping[str, str]) -> dict[str, list[Sample]]:
@@ -118,7 +134,9 @@ def definitions(files: Mapping[str, str]) -> dict[str, list[Sample]]:
 
     What stands in round brackets is taken out, since it often names the subject.
     """
-    synsets = [s for path, text in sorted(files.items()) for s in read(text, KINDS[path.rsplit(".", 1)[1]])]
+    synsets = [
+        s for path, text in sorted(files.items()) for s in read(text, KINDS[path.rsplit(".", 1)[1]])
+    ]
     words = {synset.key: synset.word for synset in synsets}
     subject = {topic: label for label, (_, topics) in SUBJECTS.items() for topic in topics.split()}
     pools: dict[str, list[Sample]] = {label: [] for label in SUBJECTS}
@@ -131,7 +149,9 @@ def definitions(files: Mapping[str, str]) -> dict[str, list[Sample]]:
 
 
 def read(text: str, kind: str) -> Iterator[Synset]:
-    """Yield the synsets of one data file (its format: wndb(5WN)); lines of its licence begin with two spaces."""
+    """Yield the synsets of one data file (its format: wndb(5WN)); lines of its licence begin with
+    two spaces.
+    """
     for line in text.splitlines():
         if line.startswith("  ") or not line.strip():
             continue
@@ -155,8 +175,9 @@ def provenance(package: fetch.DebianPackage) -> tuple[Provenance, ...]:
             PACKAGE,
             package.version,
             "WordNet 3.0 licence (use, copying and changes for any purpose, with its notice)",
-            "WordNet 3.0, copyright 2006 by Princeton University, as packaged by Debian. Definitions that have a "
-            "topic; the schools are made up, by unequal shares of the subjects.",
+            "WordNet 3.0, copyright 2006 by Princeton University, as packaged by Debian. "
+            "Definitions that have a topic; the schools are made up, by unequal shares of the "
+            "subjects.",
             package.sha256,
             "participants (schools), centre and slices",
         ),

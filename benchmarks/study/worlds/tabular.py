@@ -1,4 +1,6 @@
-"""A baseline without texts: logistic regression on a table's columns, with indicators of what is missing."""
+"""A baseline without texts: logistic regression on a table's columns, with indicators of what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ STEPS = 100
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows: numbers (NaN where missing), columns of choices (0 or 1), and whether each is positive."""
+    """Encoded rows: numbers (NaN where missing), columns of choices (0 or 1), and whether each is
+    positive.
+    """
 
     numbers: torch.Tensor
     choices: torch.Tensor
@@ -22,7 +26,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy on one site's test rows, of its larger class, its own model, and the model of all rows together."""
+    """Accuracy on one site's test rows, of its larger class, its own model, and the model of all
+    rows together.
+    """
 
     test: int
     majority: float
@@ -50,9 +56,14 @@ def encode(
     numbers: Sequence[str],
     levels: Mapping[str, Sequence[str]],
 ) -> Rows:
-    """Return the rows as numbers and as one column for each level of a choice, and one where it is missing."""
+    """Return the rows as numbers and as one column for each level of a choice, and one where it is
+    missing.
+    """
     values = [[float(row[name]) if row[name] else float("nan") for name in numbers] for row in rows]
-    chosen = [[float(row[name] == level) for name in levels for level in (*levels[name], "")] for row in rows]
+    chosen = [
+        [float(row[name] == level) for name in levels for level in (*levels[name], "")]
+        for row in rows
+    ]
     double = torch.float64
     return Rows(
         torch.tensor(values, dtype=double),
@@ -62,7 +73,9 @@ def encode(
 
 
 def compare(sites: Mapping[str, Mapping[str, Rows]]) -> dict[str, Scores]:
-    """Return each site's scores; every model's penalty is chosen on the validation rows that its owner has."""
+    """Return each site's scores; every model's penalty is chosen on the validation rows that its
+    owner has.
+    """
     pooled = choose(
         _together([site["train"] for site in sites.values()]),
         _together([site["validation"] for site in sites.values()]),
@@ -78,7 +91,9 @@ def compare(sites: Mapping[str, Mapping[str, Rows]]) -> dict[str, Scores]:
 
 
 def choose(train: Rows, validation: Rows) -> Model:
-    """Fit with each penalty; return the model that is best on validation, of equals that of the larger penalty."""
+    """Fit with each penalty; return the model that is best on validation, of equals that of the
+    larger penalty.
+    """
     models = [fit(train, penalty) for penalty in reversed(PENALTIES)]
     return max(models, key=lambda model: model.accuracy(validation))
 

@@ -32,7 +32,8 @@ class Split:
 class RealWorld:
     """A world as it was split for one seed. labels: label -> description, None if causal.
 
-    slices: public texts that the gate sees. unseen: public texts that neither training nor gate sees.
+    slices: public texts that the gate sees. unseen: public texts that neither training nor gate
+        sees.
     like: the demo whose settings (rates, rounds, gate) the world takes over.
     """
 
@@ -63,7 +64,8 @@ class RealWorld:
 
 
 def ordered(samples: Iterable[Sample], seed: int, purpose: str) -> list[Sample]:
-    """Order by sha256 of seed, purpose and normalised text: another order for each seed and purpose.
+    """Order by sha256 of seed, purpose and normalised text: another order for each seed and
+    purpose.
 
     Dealing and splitting need orders that are independent of each other, hence the purpose.
     """
@@ -76,17 +78,23 @@ def ordered(samples: Iterable[Sample], seed: int, purpose: str) -> list[Sample]:
 
 
 def cut(samples: Sequence[Sample], seed: int, train: int, validation: int, test: int) -> Split:
-    """Split into at most the given numbers of texts; a site with few gives at most its shares to training and validation."""
+    """Split into at most the given numbers of texts; a site with few gives at most its shares to
+    training and validation.
+    """
     rows = ordered(samples, seed, "split")
     first = min(train, int(len(rows) * TRAIN_SHARE))
     second = first + min(validation, int(len(rows) * VALIDATION_SHARE))
-    return Split(tuple(rows[:first]), tuple(rows[first:second]), tuple(rows[second : second + test]))
+    return Split(
+        tuple(rows[:first]), tuple(rows[first:second]), tuple(rows[second : second + test])
+    )
 
 
 def one_label(
     places: Mapping[str, Sequence[Sample]],
 ) -> tuple[dict[str, list[Sample]], dict[str, int]]:
-    """Return each text once, as `unique` does, but none that comes with two labels; and how many each place lost."""
+    """Return each text once, as `unique` does, but none that comes with two labels; and how many
+    each place lost.
+    """
     labels: dict[str, set[str | None]] = {}
     for samples in places.values():
         for sample in samples:
@@ -113,10 +121,14 @@ def deal(
     total: int,
     seed: int,
 ) -> dict[str, list[Sample]]:
-    """Deal the pools (by label) out among sites of at most `total` texts. No text goes to two sites.
+    """Deal the pools (by label) out among sites of at most `total` texts.
 
-    mixes: site -> the shares of its labels; what they leave is shared equally by the labels not named.
-    Where all sites together want more of a label than there is, each gets the same part of its wish.
+    No text goes to two sites.
+
+    mixes: site -> the shares of its labels; what they leave is shared equally by the labels not
+        named.
+    Where all sites together want more of a label than there is, each gets the same part of its
+    wish.
     """
     wishes: dict[str, dict[str, float]] = {}
     for site, mix in mixes.items():
@@ -149,7 +161,8 @@ def set_aside(
 ) -> tuple[Public, dict[str, list[Sample]]]:
     """Take a share of each label's pool as public texts, and return the rest of the pools too.
 
-    Half goes to the centre, a fifth to the gate, three tenths are never seen; `most`: of each in all.
+    Half goes to the centre, a fifth to the gate, three tenths are never seen; `most`: of each in
+    all.
     """
     parts: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
     rest: dict[str, list[Sample]] = {}
@@ -162,7 +175,8 @@ def set_aside(
         parts[2].extend(rows[second:end])
         rest[label] = rows[end:]
     centre, gate, unseen = (
-        tuple(ordered(balanced(rows, limit), seed, "public order")) for rows, limit in zip(parts, most, strict=True)
+        tuple(ordered(balanced(rows, limit), seed, "public order"))
+        for rows, limit in zip(parts, most, strict=True)
     )
     return Public(centre, gate, unseen), rest
 
@@ -196,7 +210,9 @@ def dealt_world(
     ranks: Sequence[int],
     sizes: Sizes,
 ) -> RealWorld:
-    """Deal the pools out among the sites of `mixes`, each with its rank, and split them. texts: as `set_aside` returns them."""
+    """Deal the pools out among the sites of `mixes`, each with its rank, and split them. texts: as
+    `set_aside` returns them.
+    """
     public, rest = texts
     sites = deal(rest, mixes, sizes.total, seed)
     return RealWorld(
@@ -206,7 +222,10 @@ def dealt_world(
         base="minilm",
         like="sentiment",
         labels=of.labels,
-        participants={site: cut(rows, seed, sizes.train, sizes.validation, sizes.test) for site, rows in sites.items()},
+        participants={
+            site: cut(rows, seed, sizes.train, sizes.validation, sizes.test)
+            for site, rows in sites.items()
+        },
         ranks=dict(zip(mixes, ranks, strict=True)),
         centre=public.centre,
         slices={of.slice: public.gate},

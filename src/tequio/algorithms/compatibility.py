@@ -1,6 +1,8 @@
-"""Which pieces go together. A chain that has no meaning is refused when the run is built, with the reason and the nearest legal one."""
+"""Which pieces go together.
 
-from __future__ import annotations
+A chain that has no meaning is refused when the run is built, with the reason and the nearest legal
+one.
+"""
 
 from collections.abc import Mapping
 
@@ -21,7 +23,9 @@ def check_chain(reduce: Aggregator, start: Start) -> None:
 
 
 def check_bound(bound: float | None, weights: Weighting) -> None:
-    """Raise ConfigError if a bound on norms is asked for where the weights give every update the same length anyway."""
+    """Raise ConfigError if a bound on norms is asked for where the weights give every update the
+    same length anyway.
+    """
     once, twice = (weights.coefficient(Facts(1, 1, norm, 1.0)) * norm for norm in (1.0, 2.0))
     found = {"bound-without-effect": bound is not None and once == twice}
     refuse_first(ConfigError, found, bound=bound, weights=weights.name)
@@ -36,9 +40,11 @@ def check_votes(reduce: Aggregator, members: int) -> None:
 def check_buffered(
     reduce: Aggregator, start: Start, cosine: float | None = None, feedback: float | None = None
 ) -> None:
-    """Raise ConfigError where the change of an older model cannot be added to a newer one, or compared with its changes.
+    """Raise ConfigError where the change of an older model cannot be added to a newer one, or
+    compared with its changes.
 
-    cosine: the limit of that screening; feedback: the decay of error feedback; None where they are not used.
+    cosine: the limit of that screening; feedback: the decay of error feedback; None where they are
+        not used.
     """
     found = {
         "buffered-factors": reduce.layout == "factors",
@@ -47,7 +53,9 @@ def check_buffered(
         "buffered-feedback": feedback is not None,
         "buffered-cosine": cosine is not None,
     }
-    refuse_first(ConfigError, found, reduce=reduce.name, start=start.name, feedback=feedback, cosine=cosine)
+    refuse_first(
+        ConfigError, found, reduce=reduce.name, start=start.name, feedback=feedback, cosine=cosine
+    )
 
 
 def check_full(reduce: Aggregator, start: Start) -> None:
@@ -61,11 +69,17 @@ def check_full(reduce: Aggregator, start: Start) -> None:
 
 
 def check_codec(
-    direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None, full: bool = False
+    direction: str,
+    codec: Codec,
+    reduce: Aggregator,
+    feedback: float | None = None,
+    full: bool = False,
 ) -> None:
-    """Raise ConfigError for a codec that needs error feedback, or feedback that is asked for, where it has no meaning.
+    """Raise ConfigError for a codec that needs error feedback, or feedback that is asked for, where
+    it has no meaning.
 
-    direction: upload or download. On the way down the coordinator's pending remainder is the feedback.
+    direction: upload or download. On the way down the coordinator's pending remainder is the
+        feedback.
     full: whole weights are trained, whose coordinates mean the same in every round.
     """
     wanted = codec.name == "topk" or feedback is not None
@@ -78,13 +92,23 @@ def check_codec(
 
 
 def check_sum(
-    reduce: Aggregator, weights: Weighting, start: Start, codec: Codec, watching: Mapping[str, Sees], full: bool = False
+    reduce: Aggregator,
+    weights: Weighting,
+    start: Start,
+    codec: Codec,
+    watching: Mapping[str, Sees],
+    full: bool = False,
 ) -> None:
-    """Raise ConfigError where only the sum of a round's updates can be seen, and a piece must see more.
+    """Raise ConfigError where only the sum of a round's updates can be seen, and a piece must see
+    more.
 
     watching: what else looks at updates, by its key (a screen, credits), and what it must see.
     """
-    chosen = {f"reduce = {reduce.name!r}": reduce.sees, f"weights = {weights.name!r}": weights.sees, **watching}
+    chosen = {
+        f"reduce = {reduce.name!r}": reduce.sees,
+        f"weights = {weights.name!r}": weights.sees,
+        **watching,
+    }
     key = next((key for key, sees in chosen.items() if sees != "only the sum"), "")
     found = {
         "sum-piece": bool(key),

@@ -1,9 +1,9 @@
-"""Shared factors (layout factors): where training continues A and B themselves instead of restarting on a folded model.
+"""Shared factors (layout factors): where training continues A and B themselves instead of
+restarting on a folded model.
 
-The shared model is then coordinates, `module:a` (r × n) and `module:b` (m × r), and its meaning is s·B·A.
+The shared model is then coordinates, `module:a` (r × n) and `module:b` (m × r), and its meaning is
+s·B·A.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -14,13 +14,17 @@ from tequio.core.types import Trained
 from tequio.core.update import Dense, Entry, Factored, Update, plain
 
 
-def initial_factors(shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, spec: str) -> Update:
+def initial_factors(
+    shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, spec: str
+) -> Update:
     """A ~ U(−1/√n, 1/√n) from `seed` and B = 0 for every module of shape (m, n)."""
     generator = torch.Generator().manual_seed(seed)
     entries: dict[str, Entry] = {}
     for name in sorted(shapes):
         m, n = shapes[name]
-        entries[f"{name}:a"] = Dense((torch.rand(rank, n, generator=generator) * 2 - 1) / math.sqrt(n))
+        entries[f"{name}:a"] = Dense(
+            (torch.rand(rank, n, generator=generator) * 2 - 1) / math.sqrt(n)
+        )
         entries[f"{name}:b"] = Dense(torch.zeros(m, rank))
     return Update(entries, spec)
 
@@ -40,11 +44,15 @@ def product(shared: Update, scale: float) -> Update:
 
 def heads(shared: Update) -> Update:
     """Only what is not a factor."""
-    return Update({n: e for n, e in shared.entries.items() if not n.endswith((":a", ":b"))}, shared.spec)
+    return Update(
+        {n: e for n, e in shared.entries.items() if not n.endswith((":a", ":b"))}, shared.spec
+    )
 
 
 def prefix(shared: Update, rank: int) -> Update:
-    """The first `rank` rows of every A and columns of every B; what a participant of that rank is sent."""
+    """The first `rank` rows of every A and columns of every B; what a participant of that rank is
+    sent.
+    """
     entries: dict[str, Entry] = {}
     for name, entry in shared.entries.items():
         if isinstance(entry, Dense) and name.endswith(":a"):
@@ -57,7 +65,9 @@ def prefix(shared: Update, rank: int) -> Update:
 
 
 def tail(shared: Update, rank: int, scale: float) -> Update:
-    """What the ranks after the first `rank` mean, s·B[:, rank:]·A[rank:] a module; nothing where there are none."""
+    """What the ranks after the first `rank` mean, s·B[:, rank:]·A[rank:] a module; nothing where
+    there are none.
+    """
     rest: dict[str, Entry] = {}
     for name, entry in shared.entries.items():
         value = plain(entry)
@@ -71,23 +81,30 @@ def tail(shared: Update, rank: int, scale: float) -> Update:
 
 def trainable(shared: Update, which: Trained) -> Trained:
     """`which`, but B instead of A while all of B is 0: A has no gradient then."""
-    if which == "a" and not any(bool(plain(e).any()) for name, e in shared.entries.items() if name.endswith(":b")):
+    if which == "a" and not any(
+        bool(plain(e).any()) for name, e in shared.entries.items() if name.endswith(":b")
+    ):
         return "b"
     return which
 
 
 def parted(update: Update, trained: Trained) -> tuple[Update, Update]:
-    """(what a round that trains these factors moves, heads included; the entries of the factors that rest).
+    """(what a round that trains these factors moves, heads included; the entries of the factors
+    that rest).
 
     Goes by the end of the names, so a server optimiser's memory can be parted too.
     """
     resting = {"both": "", "a": ":b", "b": ":a"}[trained]
     rests = {n: e for n, e in update.entries.items() if resting and n.endswith(resting)}
-    return Update({n: e for n, e in update.entries.items() if n not in rests}, update.spec), Update(rests, update.spec)
+    return Update({n: e for n, e in update.entries.items() if n not in rests}, update.spec), Update(
+        rests, update.spec
+    )
 
 
 def padded_sum(x: Update, y: Update) -> Update:
-    """x + y where the factors of one may have fewer ranks than the other's: missing ranks count as 0."""
+    """x + y where the factors of one may have fewer ranks than the other's: missing ranks count
+    as 0.
+    """
     entries = dict(x.entries)
     for name, entry in y.entries.items():
         mine = entries.get(name)

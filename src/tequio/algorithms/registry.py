@@ -1,6 +1,7 @@
-"""The pieces by name, as federation.toml chooses them. Third parties add theirs through the entry points `tequio.<kind>`."""
+"""The pieces by name, as federation.toml chooses them.
 
-from __future__ import annotations
+Third parties add theirs through the entry points `tequio.<kind>`.
+"""
 
 import difflib
 import inspect
@@ -166,13 +167,22 @@ def ensemble_by_name(name: str) -> Ensemble:
 
 
 def codec_by_name(name: str, **settings: Any) -> Codec:
-    """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
-    whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
+    """The codec called `name`; whole numbers may come as floats.
+
+    Raises ConfigError with the nearest known name.
+    """
+    whole = {
+        key: int(value) if float(value).is_integer() else value for key, value in settings.items()
+    }
     return _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
 
 
 def _build(
-    kind: str, known: Mapping[str, Callable[..., Piece]], name: str, settings: Mapping[str, Any], where: str = ""
+    kind: str,
+    known: Mapping[str, Callable[..., Piece]],
+    name: str,
+    settings: Mapping[str, Any],
+    where: str = "",
 ) -> Piece:
     where = where or f"[algorithm] {kind}"
     factory = known.get(name)
@@ -182,15 +192,28 @@ def _build(
     if factory is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         near = f"start = {name}" if kind != "start" and name in START else near
-        raise refusal(ConfigError, "piece-unknown", key=where, value=name, known=[*known], nearest=near)
+        raise refusal(
+            ConfigError, "piece-unknown", key=where, value=name, known=[*known], nearest=near
+        )
     taken = inspect.signature(factory).parameters
     if unknown := sorted(settings.keys() - taken.keys()):
-        numbers = [n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)]
-        raise refusal(ConfigError, "settings-unknown", key=where, value=name, unknown=unknown, known=numbers or None)
+        numbers = [
+            n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)
+        ]
+        raise refusal(
+            ConfigError,
+            "settings-unknown",
+            key=where,
+            value=name,
+            unknown=unknown,
+            known=numbers or None,
+        )
     try:
         return factory(**settings)
     except TypeError as error:
-        raise refusal(ConfigError, "settings-refused", key=where, value=name, error=str(error)) from None
+        raise refusal(
+            ConfigError, "settings-refused", key=where, value=name, error=str(error)
+        ) from None
 
 
 COMPRESS: Mapping[str, Callable[..., Codec]] = {

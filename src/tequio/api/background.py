@@ -1,6 +1,6 @@
-"""A run that goes on in a thread of this process while its rounds are looked at, and can be stopped between two pieces of work."""
-
-from __future__ import annotations
+"""A run that goes on in a thread of this process while its rounds are looked at, and can be stopped
+between two pieces of work.
+"""
 
 import atexit
 import threading
@@ -12,7 +12,10 @@ LOOK = 0.05  # seconds between two looks at a run that says nothing
 
 
 class Stopped(Exception):
-    """The run was asked to stop. It leaves the run as a power cut would, and is not shown to anybody."""
+    """The run was asked to stop.
+
+    It leaves the run as a power cut would, and is not shown to anybody.
+    """
 
 
 class Background:

@@ -1,9 +1,8 @@
-"""Data that come from Python, as the bytes of ordinary JSONL files: pairs, texts, dicts, and tables of pandas and its like.
+"""Data that come from Python, as the bytes of ordinary JSONL files: pairs, texts, dicts, and tables
+of pandas and its like.
 
 No library of tables is imported: each is known by the methods that it offers.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,9 +22,11 @@ def jsonl(source: object, kind: Kind | None, name: str) -> bytes:
     """Return rows as the bytes of a JSONL file.
 
     Args:
-        source: (text, label) or (prompt, response) pairs, texts, dicts, a frame of pandas or polars,
+        source: (text, label) or (prompt, response) pairs, texts, dicts, a frame of pandas or
+            polars,
             a pyarrow.Table, or a datasets.Dataset.
-        kind: of the task, which says what a pair means. None: not known yet, and a pair is (text, label).
+        kind: of the task, which says what a pair means. None: not known yet, and a pair is (text,
+            label).
         name: of the participant, for messages.
 
     Raises:
@@ -44,7 +45,9 @@ def _rows(source: object, name: str) -> Iterator[Any]:
     """Yield the rows of whatever it is, by the methods that it has."""
     found: Any = source
     features = getattr(source, "features", None)
-    if isinstance(features, Mapping):  # a datasets.Dataset: classes are numbers there, with names beside them
+    if isinstance(
+        features, Mapping
+    ):  # a datasets.Dataset: classes are numbers there, with names beside them
         yield from (_named(row, features) for row in found)
         return
     for method in ("to_pylist", "to_dicts"):  # pyarrow, polars
@@ -60,7 +63,9 @@ def _rows(source: object, name: str) -> Iterator[Any]:
 
 
 def _named(row: Mapping[str, Any], features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a datasets.Dataset with the names of its classes in place of their numbers."""
+    """Return a row of a datasets.Dataset with the names of its classes in place of their
+    numbers.
+    """
     out = dict(row)
     for key, feature in features.items():
         if callable(to_name := getattr(feature, "int2str", None)) and isinstance(out.get(key), int):
@@ -80,7 +85,9 @@ def _table(row: Any, kind: Kind | None) -> dict[str, Any] | None:
 def _line(table: Mapping[str, Any], name: str, number: int) -> bytes:
     held = {key: value for key, value in table.items() if not _missing(value)}
     try:
-        return json.dumps(held, ensure_ascii=False, allow_nan=False, default=_plain).encode() + b"\n"
+        return (
+            json.dumps(held, ensure_ascii=False, allow_nan=False, default=_plain).encode() + b"\n"
+        )
     except (TypeError, ValueError):
         raise refusal(DataError, "python-value-unusable", name=name, row=number) from None
 

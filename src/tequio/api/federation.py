@@ -1,4 +1,5 @@
-"""A federation as Python has it: settings that are checked as federation.toml is, and data of participants from files or from memory.
+"""A federation as Python has it: settings that are checked as federation.toml is, and data of
+participants from files or from memory.
 
 It is frozen: `with_settings` and `with_participants` return another one.
 """
@@ -80,12 +81,16 @@ class Federation:
         from tequio.api.rows import html_table
         from tequio.config.presets import leaves
 
-        found = {key: value for key, value in stored(self.settings).items() if key != "participants"}
+        found = {
+            key: value for key, value in stored(self.settings).items() if key != "participants"
+        }
         rows: list[list[object]] = [[".".join(where), value] for where, value in leaves(found)]
         rows.append(["participants", ", ".join(self.participants)])
         return html_table(["setting", "value"], rows, self.name)
 
-    def with_settings(self, changes: Mapping[str, object] | None = None, /, **tables: object) -> Federation:
+    def with_settings(
+        self, changes: Mapping[str, object] | None = None, /, **tables: object
+    ) -> Federation:
         """Return the federation with other settings, checked as the file is.
 
         Args:
@@ -104,29 +109,38 @@ class Federation:
         return replace(changed, reseeded=self.reseeded or "seed" in wanted)
 
     def with_participants(self, participants: Mapping[str, object]) -> Federation:
-        """Return the federation with these participants' data; a name that is not on the roster is added.
+        """Return the federation with these participants' data; a name that is not on the roster is
+        added.
 
         Args:
-            participants: name -> data. Data are a path, rows (see `tequio.api.data.jsonl`), a mapping of
+            participants: name -> data. Data are a path, rows (see `tequio.api.data.jsonl`), a
+                mapping of
                 train, validation and test to either, or the tables of participant.toml, such as
                 `{"data": rows, "hardware": {"max_rank": 4}}`.
         """
         table = _plain(self.table)
         return self._checked(*_joined(table, self.inputs, participants, self.root), True)
 
-    def _checked(self, table: dict[str, Any], inputs: Mapping[str, Inputs], edited: bool) -> Federation:
+    def _checked(
+        self, table: dict[str, Any], inputs: Mapping[str, Inputs], edited: bool
+    ) -> Federation:
         source = self.file or MADE_HERE
         settings = of_table(table, Settings, source, self.root)
         return replace(self, settings=settings, table=table, inputs=dict(inputs), edited=edited)
 
     def source(self) -> tuple[Path, int | None] | None:
-        """Return federation.toml, and the seed that replaces its own; None unless a file says all else."""
+        """Return federation.toml, and the seed that replaces its own;
+
+        None unless a file says all else.
+        """
         if self.file is None or self.edited:
             return None
         return self.file, self.seed if self.reseeded else None
 
     def texts(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (path inside the run, content) of each ordinary file that says what came from Python."""
+        """Yield (path inside the run, content) of each ordinary file that says what came from
+        Python.
+        """
         from tequio.config.templates import to_toml
 
         table = stored(self.settings)
@@ -138,7 +152,9 @@ class Federation:
             yield from _texts_of(name, own)
 
     def write(self, run: Path) -> Path:
-        """Write those files into a run's folder, the participants' for their owner alone; return federation.toml."""
+        """Write those files into a run's folder, the participants' for their owner alone; return
+        federation.toml.
+        """
         folder = RunFolder(run)
         for relative, content in self.texts():
             folder.write_atomic(relative, content, private=relative != FEDERATION)
@@ -151,9 +167,11 @@ def load_federation(
     """Read a federation from federation.toml or from a dict with the same keys.
 
     Args:
-        source: path of a federation.toml, or its tables as a dict; relative paths in a dict start at the
+        source: path of a federation.toml, or its tables as a dict; relative paths in a dict start
+            at the
             working folder.
-        participants: name -> data, as `Federation.with_participants` takes them. With a dict, they are the
+        participants: name -> data, as `Federation.with_participants` takes them. With a dict, they
+            are the
             roster.
 
     Raises:
@@ -198,7 +216,9 @@ def _joined(
 ) -> tuple[dict[str, Any], Mapping[str, Inputs]]:
     """Return the table with these participants on its roster, and all inputs."""
     task = table.get("task")
-    kind: Kind = "causal" if isinstance(task, Mapping) and task.get("kind") == "causal" else "classification"
+    kind: Kind = (
+        "causal" if isinstance(task, Mapping) and task.get("kind") == "causal" else "classification"
+    )
     roster = table.get("participants", [])
     listed = [entry.get("name") for entry in roster] if isinstance(roster, list) else []
     own = {name: _inputs(name, data, kind, root) for name, data in given.items()}
@@ -218,19 +238,25 @@ def _inputs(name: str, given: object, kind: Kind, root: Path) -> Inputs:
     if isinstance(data, Mapping):
         for key, value in data.items():
             part = key in SPLITS or key == "path"
-            section[str(key)] = _file(f"{key}.jsonl", value, kind, name, files) if part else _plain(value)
+            section[str(key)] = (
+                _file(f"{key}.jsonl", value, kind, name, files) if part else _plain(value)
+            )
     else:
         section["path"] = _file("data.jsonl", data, kind, name, files)
     source = Path(f"participant {name}")
     checked = of_table({"name": name, **tables, "data": section}, ParticipantFile, source, root)
     table = stored(checked)
-    held = {key: value for key, value in section.items() if isinstance(value, str) and value in files}
+    held = {
+        key: value for key, value in section.items() if isinstance(value, str) and value in files
+    }
     table["data"] |= held
     return Inputs(table, files)
 
 
 def _file(called: str, value: object, kind: Kind, name: str, files: dict[str, bytes]) -> Any:
-    """Return a path, or the name of the file that rows in memory become, which is added to `files`."""
+    """Return a path, or the name of the file that rows in memory become, which is added to
+    `files`.
+    """
     if isinstance(value, str | Path):
         return str(value)
     if isinstance(value, list) and value and all(isinstance(item, Path) for item in value):
@@ -240,7 +266,9 @@ def _file(called: str, value: object, kind: Kind, name: str, files: dict[str, by
 
 
 def _located(own: Inputs, name: str) -> dict[str, Any]:
-    """Return the table of a participant's file with its data files where `Federation.texts` puts them."""
+    """Return the table of a participant's file with its data files where `Federation.texts`
+    puts them.
+    """
     data = dict(own.table["data"])
     for key in (*SPLITS, "path"):
         if isinstance(file := data.get(key), str) and file in own.files:

@@ -1,7 +1,5 @@
 """What a federation will take before it runs; `tequio plan` comes here too."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,15 +22,16 @@ def forecast(
 
     Args:
         federation: as `tequio.run` takes it.
-        machine: a device of the catalogue for everybody. None: as each says, else this machine, measured.
+        machine: a device of the catalogue for everybody. None: as each says, else this machine,
+            measured.
         devices: TOML with devices of your own.
         tariff: US dollars per kWh, for machines that are bought.
         own: with participants' private money, carbon and budgets.
         pilot: also try one round, and foretell for each participant whether joining will pay.
 
     Returns:
-        One row per participant, and one for the centre where it trains. `facts` is the whole plan, as
-        `tequio plan --json` prints it.
+        One row per participant, and one for the centre where it trains. `facts` is the whole plan,
+        as `tequio plan --json` prints it.
     """
     found = as_federation(federation)
     if not found.inputs:
@@ -66,7 +65,9 @@ def _plan(
         find_device(machine, known)
     algorithm, roster = check_pieces(config), read_participants(config)
     setup = build(config, participants=roster, algorithm=algorithm)
-    factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
+    factors = known_factors(
+        calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name())
+    )
     plan = make_plan(config, setup, roster, known, machine, factors, tariff, own)
     if pilot:
         from tequio.app.simulation.pilot import run_pilot
@@ -76,10 +77,14 @@ def _plan(
 
 
 def _rows(plan: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    people = [*plan["participants"], *([{**plan["centre"], "name": "centre"}] if plan["centre"] else [])]
+    people = [
+        *plan["participants"],
+        *([{**plan["centre"], "name": "centre"}] if plan["centre"] else []),
+    ]
     keys = ("machine", "rank", "steps", "joules", "grams", "money", "bytes_up", "bytes_down")
     rows = [
-        {"participant": row["name"], "seconds": row["seconds"]["total"]} | {key: row[key] for key in keys}
+        {"participant": row["name"], "seconds": row["seconds"]["total"]}
+        | {key: row[key] for key in keys}
         for row in people
     ]
     return rows, plan

@@ -1,6 +1,8 @@
-"""Terms of the training loss that are objects of this process: known by name while a run goes on, and the same when it resumes.
+"""Terms of the training loss that are objects of this process: known by name while a run goes on,
+and the same when it resumes.
 
-The run records name and strength like those of any other term, and `inputs/losses.json` a digest of what computes it.
+The run records name and strength like those of any other term, and `inputs/losses.json` a digest of
+what computes it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ LOSSES = "inputs/losses.json"
 
 
 def with_losses(federation: Federation, losses: Sequence[LocalTerm]) -> Federation:
-    """Return the federation with these terms in `[local] terms`. Raises ConfigError for a name that is taken."""
+    """Return the federation with these terms in `[local] terms`.
+
+    Raises ConfigError for a name that is taken.
+    """
     if not losses:
         return federation
     from tequio.algorithms.registry import LOCAL
@@ -50,7 +55,9 @@ def check_losses(folder: Path, losses: Sequence[LocalTerm]) -> None:
     file = folder / LOSSES
     then = json_table(file) if file.is_file() else {}
     now = _digests(losses)
-    if differ := sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)):
+    if differ := sorted(
+        name for name in then.keys() | now.keys() if then.get(name) != now.get(name)
+    ):
         raise refusal(RunError, "losses-differ", run=str(folder), names=differ)
 
 
@@ -59,9 +66,13 @@ def _digests(losses: Sequence[LocalTerm]) -> dict[str, str]:
 
 
 def _digest(loss: LocalTerm) -> str:
-    """Return the SHA-256 of the code of `added`, and of the numbers and words that the object holds."""
+    """Return the SHA-256 of the code of `added`, and of the numbers and words that the object
+    holds.
+    """
     code: CodeType = type(loss).added.__code__
-    held = {k: v for k, v in getattr(loss, "__dict__", {}).items() if isinstance(v, str | int | float)}
+    held = {
+        k: v for k, v in getattr(loss, "__dict__", {}).items() if isinstance(v, str | int | float)
+    }
     parts = [type(loss).__qualname__, loss.name, repr(loss.strength), repr(sorted(held.items()))]
     return hashlib.sha256("\0".join([*parts, *_code(code)]).encode()).hexdigest()
 

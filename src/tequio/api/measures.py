@@ -1,6 +1,6 @@
-"""Your own metrics on each participant's own test data, for the personal and the shared model of a simulation."""
-
-from __future__ import annotations
+"""Your own metrics on each participant's own test data, for the personal and the shared model of a
+simulation.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,18 +22,25 @@ from tequio.participant.predict import classify
 from tequio.participant.splits import Splits
 
 Metric = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], float]
-"""metric(answers, labels): rows as `Run.predict` returns them, and the right labels, one per text."""
+"""metric(answers, labels): rows as `Run.predict` returns them, and the right labels, one per
+text.
+"""
 
 
 def evaluate(run: Path, metrics: Sequence[Metric]) -> Rows:
-    """Return one row per participant and model: `participant`, `model`, `texts`, and each metric by its name.
+    """Return one row per participant and model:
+
+    `participant`, `model`, `texts`, and each metric by its name.
 
     Raises:
-        RunError: the task is no classification, a participant has no model or no file here, or its data changed.
-        ConfigError: a metric has no name, the name of another column, or gives no number.
+        RunError: the task is no classification, a participant has no model or no file here, or its
+        data changed. ConfigError: a metric has no name, the name of another column, or gives no
+        number.
     """
     names = [_name(metric) for metric in metrics]
-    if twice := sorted({n for n in names if names.count(n) > 1 or n in ("participant", "model", "texts")}):
+    if twice := sorted(
+        {n for n in names if names.count(n) > 1 or n in ("participant", "model", "texts")}
+    ):
         raise refusal(ConfigError, "metric-name-taken", names=twice)
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
@@ -44,7 +51,10 @@ def evaluate(run: Path, metrics: Sequence[Metric]) -> Rows:
     adapted: dict[str, AdaptedModel] = {}
     rows = []
     for entry in config.participants:
-        models = {"personal": open_models(run, entry.name)[0], "shared": open_models(run, shared_name(entry.base))[0]}
+        models = {
+            "personal": open_models(run, entry.name)[0],
+            "shared": open_models(run, shared_name(entry.base))[0],
+        }
         own = models["personal"]
         splits = _splits(own, folder, header)
         if own.base not in adapted:
@@ -55,7 +65,9 @@ def evaluate(run: Path, metrics: Sequence[Metric]) -> Rows:
         right = [labels[item.target[0]] for item in items]
         for model, opened in models.items():
             said = classify(answers(base, opened.model, [item.ids for item in items]), labels)
-            found = {n: _number(n, metric(said, right)) for n, metric in zip(names, metrics, strict=True)}
+            found = {
+                n: _number(n, metric(said, right)) for n, metric in zip(names, metrics, strict=True)
+            }
             rows.append({"participant": entry.name, "model": model, "texts": len(items), **found})
     return Rows(rows)
 
@@ -71,7 +83,9 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise refusal(ConfigError, "metric-no-number", name=name, type=type(value).__name__) from None
+        raise refusal(
+            ConfigError, "metric-no-number", name=name, type=type(value).__name__
+        ) from None
 
 
 def _splits(opened: Opened, folder: RunFolder, header: Mapping[str, Any]) -> Splits:

@@ -1,7 +1,5 @@
 """A newcomer starts from a finished federation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tequio.api.federation import newcomer_files
@@ -17,7 +15,8 @@ def adapt(
     data: object = None,
     base: str = "main",
 ) -> Run:
-    """Make a newcomer's personal model from few examples, and measure whether that beats starting alone.
+    """Make a newcomer's personal model from few examples, and measure whether that beats starting
+    alone.
 
     Nothing is written into the run.
 

@@ -1,7 +1,5 @@
 """Results as rows: a list of dicts, which pandas reads as it is and a notebook shows as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any

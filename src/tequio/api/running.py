@@ -37,16 +37,22 @@ def run(
     """Run a federation on this machine, and return the run.
 
     Args:
-        federation: as `tequio.load_federation` returns it, or what that takes; or a run that was cut off,
+        federation: as `tequio.load_federation` returns it, or what that takes; or a run that was
+            cut off,
             which is continued by its record.
         folder: of the run, new or empty. Default: `runs/NAME-SEED` beside federation.toml, or here.
-        resume: continue the run where the folder holds one of the same federation already; a finished one is
+        resume: continue the run where the folder holds one of the same federation already; a
+            finished one is
             returned as it is.
-        counterfactuals: also train the baselines that the report compares with. A run that is continued does
+        counterfactuals: also train the baselines that the report compares with. A run that is
+            continued does
             as it began.
-        workers: participants side by side; 0: as cores and memory allow. The result does not depend on it.
-        wait: False returns as soon as the rounds can begin; `Run.rounds` then yields each as it is committed.
-        losses: your own terms of the training loss, as objects: see `tequio.core.protocols.LocalTerm`.
+        workers: participants side by side; 0: as cores and memory allow. The result does not depend
+            on it.
+        wait: False returns as soon as the rounds can begin; `Run.rounds` then yields each as it is
+            committed.
+        losses: your own terms of the training loss, as objects: see
+            `tequio.core.protocols.LocalTerm`.
 
     Raises:
         TequioError: whatever is wrong in settings, data or base, before anything is trained.
@@ -63,7 +69,9 @@ def run(
 
 
 def default_folder(federation: Federation) -> Path:
-    """Return where a run goes that is given no folder: below that of federation.toml, else below the working folder."""
+    """Return where a run goes that is given no folder: below that of federation.toml, else below
+    the working folder.
+    """
     home = Path() if federation.file is None else federation.file.resolve().parent
     return home / "runs" / f"{federation.name}-{federation.seed}"
 
@@ -76,7 +84,10 @@ def begin(
     losses: Sequence[LocalTerm],
     watch: Watch,
 ) -> Outcome:
-    """Begin the run in a new folder and bring it to its end. What came from Python is written there as ordinary files first."""
+    """Begin the run in a new folder and bring it to its end.
+
+    What came from Python is written there as ordinary files first.
+    """
     from tequio.algorithms.registry import known_terms
     from tequio.app.simulation.run import start
 
@@ -93,8 +104,11 @@ def begin(
         return start(settings, folder, counterfactuals, watch=watch, workers=workers, source=source)
 
 
-def go_on(folder: Path, workers: int, losses: Sequence[LocalTerm], as_recorded: bool, watch: Watch) -> Outcome:
-    """Continue a run that was cut off, once it is known that its own terms of the loss are the same.
+def go_on(
+    folder: Path, workers: int, losses: Sequence[LocalTerm], as_recorded: bool, watch: Watch
+) -> Outcome:
+    """Continue a run that was cut off, once it is known that its own terms of the loss are the
+    same.
 
     Raises RunError where a term of the record is missing or is another one.
     """
@@ -127,7 +141,9 @@ def _driven(work: Callable[[Watch], Outcome], folder: Path, wait: bool) -> Run:
 
 
 def _check_same(federation: Federation, folder: Path) -> None:
-    """Raise RunError unless the run in this folder is of this federation, with the same data from Python."""
+    """Raise RunError unless the run in this folder is of this federation, with the same data from
+    Python.
+    """
     from tequio.app.run_files import config_from_header, recorded_header
     from tequio.ledger.record import Ledger
 
@@ -137,7 +153,9 @@ def _check_same(federation: Federation, folder: Path) -> None:
     now = federation.settings
     if federation.inputs:
         roster = [
-            entry.model_copy(update={"file": folder.resolve() / f"inputs/participants/{entry.name}.toml"})
+            entry.model_copy(
+                update={"file": folder.resolve() / f"inputs/participants/{entry.name}.toml"}
+            )
             if entry.name in federation.inputs
             else entry
             for entry in now.participants
@@ -149,4 +167,6 @@ def _check_same(federation: Federation, folder: Path) -> None:
         if relative != FEDERATION and (not file.is_file() or file.read_bytes() != content):
             differ.append(f"the file {relative}")
     if differ:
-        raise refusal(RunError, "run-of-another-federation", run=str(folder), differences="; ".join(differ))
+        raise refusal(
+            RunError, "run-of-another-federation", run=str(folder), differences="; ".join(differ)
+        )

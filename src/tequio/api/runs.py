@@ -1,4 +1,5 @@
-"""A run as a mapping of its participants: gains and verdicts as the report computes them, predictions, exports, rows.
+"""A run as a mapping of its participants: gains and verdicts as the report computes them,
+predictions, exports, rows.
 
 Nothing is computed before it is asked for, and an unfinished run gives what it has recorded.
 """
@@ -69,7 +70,8 @@ class Participant:
     def gain(self) -> float | None:
         """Return how much better its personal model is than its local one, on its own test data.
 
-        Classification: the share of texts more that are answered right, so that 0.03 are 3 points. A
+        Classification: the share of texts more that are answered right, so that 0.03 are 3 points.
+        A
         language model: by which share the loss is lower. None before its personal model is made.
         """
         return None if (effect := self.row["outcome"]["effect"]) is None else float(effect["mean"])
@@ -82,11 +84,16 @@ class Participant:
 
     @property
     def verdict(self) -> str | None:
-        """Return `gains`, `loses`, `no_difference`, `too_few` (test texts) or `kept_local`; None before."""
+        """Return `gains`, `loses`, `no_difference`, `too_few` (test texts) or `kept_local`;
+
+        None before.
+        """
         found = self.row["verdict"]
         return None if found is None else str(found)
 
-    def predict(self, texts: Sequence[str], *, general: bool = False, max_new_tokens: int = 60) -> Rows:
+    def predict(
+        self, texts: Sequence[str], *, general: bool = False, max_new_tokens: int = 60
+    ) -> Rows:
         """Return one row per text by its personal model: see `Run.predict`."""
         return self.run.predict(texts, self.name, general=general, max_new_tokens=max_new_tokens)
 
@@ -98,7 +105,9 @@ class Participant:
         rank: int | None = 16,
         dtype: str | None = None,
     ) -> dict[str, Any]:
-        """Write its personal model in PEFT's format and return paths and facts: see `tequio.export`."""
+        """Write its personal model in PEFT's format and return paths and facts: see
+        `tequio.export`.
+        """
         return export(self.run, folder, self.name, merged=merged, rank=rank, dtype=dtype)[0]
 
     def __repr__(self) -> str:
@@ -113,7 +122,9 @@ class Participant:
 
 
 class Run(Mapping[str, Participant]):
-    """A run in a folder: a mapping from name to `Participant`. `tequio.run` and `tequio.open_run` return one.
+    """A run in a folder: a mapping from name to `Participant`.
+
+    `tequio.run` and `tequio.open_run` return one.
 
     Attributes:
         folder: where its ledger and its models lie.
@@ -127,7 +138,13 @@ class Run(Mapping[str, Participant]):
         """Return a participant. Raises NoSuchParticipant, a RunError and a KeyError."""
         found = {row["name"]: row for row in self.summary["participants"]}
         if name not in found:
-            raise refusal(NoSuchParticipant, "no-such-participant", run=str(self.folder), name=name, names=[*found])
+            raise refusal(
+                NoSuchParticipant,
+                "no-such-participant",
+                run=str(self.folder),
+                name=name,
+                names=[*found],
+            )
         return Participant(name, self, found[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -175,11 +192,14 @@ class Run(Mapping[str, Participant]):
         return bool(self.summary["finished"])
 
     def rows(self) -> Rows:
-        """Return one row per participant: sizes, accuracy or loss of each model, gain, interval, verdict, energy."""
+        """Return one row per participant: sizes, accuracy or loss of each model, gain, interval,
+        verdict, energy.
+        """
         return Rows((row_of(self[name]) for name in self), self.summary)
 
     def rounds(self) -> Iterator[Round]:
-        """Yield each committed round, and where the run is going on, each further one as it is committed.
+        """Yield each committed round, and where the run is going on, each further one as it is
+        committed.
 
         Raises what the run raised. Ctrl-C stops the run.
         """
@@ -196,7 +216,10 @@ class Run(Mapping[str, Participant]):
             self._background.join()
 
     def wait(self) -> Run:
-        """Wait until a run that was begun with `wait=False` has ended, and return it. Raises what it raised."""
+        """Wait until a run that was begun with `wait=False` has ended, and return it.
+
+        Raises what it raised.
+        """
         if self._background is not None:
             self._background.join()
         return self
@@ -211,9 +234,16 @@ class Run(Mapping[str, Participant]):
         return self
 
     def predict(
-        self, texts: Sequence[str], model: str = SHARED, *, general: bool = False, max_new_tokens: int = 60
+        self,
+        texts: Sequence[str],
+        model: str = SHARED,
+        *,
+        general: bool = False,
+        max_new_tokens: int = 60,
     ) -> Rows:
-        """Return one row per text: `label` and `probabilities`, or the `completion` of a language model.
+        """Return one row per text:
+
+        `label` and `probabilities`, or the `completion` of a language model.
 
         Args:
             texts: texts, or prompts.
@@ -228,28 +258,36 @@ class Run(Mapping[str, Participant]):
         return Rows(predict_texts(self.folder, model, texts, max_new_tokens, general))
 
     def evaluate(self, *metrics: Metric) -> Rows:
-        """Return one row per participant and model with your own metrics on the participant's own test data.
+        """Return one row per participant and model with your own metrics on the participant's own
+        test data.
 
         Args:
-            metrics: functions, or objects with a `name`, called as `metric(answers, labels)`. `answers` are rows
+            metrics: functions, or objects with a `name`, called as `metric(answers, labels)`.
+                `answers` are rows
                 as `predict` returns them, and `labels` the right ones, one per text.
 
         Raises:
-            RunError: the task is no classification, or data are not on this machine or have changed.
+            RunError: the task is no classification, or data are not on this machine or have
+            changed.
         """
         from tequio.api.measures import evaluate
 
         return evaluate(self.folder, metrics)
 
     def report(self, lang: Literal["en", "es"] = "en", file: str | Path | None = None) -> Path:
-        """Write the report as one HTML file, in the run unless `file` names another place; return its path."""
+        """Write the report as one HTML file, in the run unless `file` names another place; return
+        its path.
+        """
         from tequio.report.write import write_report
 
         return write_report(self.folder, lang, None if file is None else Path(file))[0]
 
 
 def open_run(folder: str | Path) -> Run:
-    """Open a run that is in this folder, finished or not, also a participant's own. Raises RunError."""
+    """Open a run that is in this folder, finished or not, also a participant's own.
+
+    Raises RunError.
+    """
     return Run(RunFolder.open(Path(folder)).path)
 
 
@@ -301,7 +339,11 @@ def row_of(participant: Participant) -> dict[str, Any]:
     measure = "loss" if row["outcome"]["measure"] == "loss" else "accuracy"
     out = {"participant": participant.name, "rank": row["rank"], "train": row["data"]["train"]}
     out |= {f"{name}_{measure}": found.get(measure) for name, found in scores.items()}
-    out |= {"gain": participant.gain, "gain_low": bounds and bounds[0], "gain_high": bounds and bounds[1]}
+    out |= {
+        "gain": participant.gain,
+        "gain_low": bounds and bounds[0],
+        "gain_high": bounds and bounds[1],
+    }
     out |= {"verdict": participant.verdict, "chosen": row["chosen"]}
     return out | {key: row[key] for key in ("joules", "seconds", "bytes_up", "bytes_down")}
 
@@ -328,4 +370,6 @@ def _round(body: Mapping[str, Any]) -> Round:
 
     row = round_rows([body], {}, {})["history"][0]
     reason = "" if row["accepted"] else ENGLISH.reason(row["reason"])
-    return Round(row["round"], row["accepted"], row["loss"], row["participants"], row["seconds"], reason)
+    return Round(
+        row["round"], row["accepted"], row["loss"], row["participants"], row["seconds"], reason
+    )

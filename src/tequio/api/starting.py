@@ -1,7 +1,5 @@
 """From data to personal models in one call, as `tequio start` does it without questions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +23,8 @@ def start(
     """Look at data, choose settings for this machine, write the files of a federation, and run it.
 
     Args:
-        data: files, a folder or a pattern, each file a participant; or a mapping from participant to rows, as
+        data: files, a folder or a pattern, each file a participant; or a mapping from participant
+            to rows, as
             `Federation.with_participants` takes them.
         folder: a new folder for the files and the run. Default: NAME here.
         name: of the federation.
@@ -58,4 +57,7 @@ def _written(data: Mapping[str, object], out: Path, kind: Kind | None) -> list[P
     """Write one file per participant into the folder `data`, readable by its owner alone."""
     folder = RunFolder(out)
     rows = {name: jsonl(source, kind, name) for name, source in data.items()}
-    return [folder.write_atomic(f"data/{name}.jsonl", content, private=True) for name, content in rows.items()]
+    return [
+        folder.write_atomic(f"data/{name}.jsonl", content, private=True)
+        for name, content in rows.items()
+    ]

@@ -1,9 +1,9 @@
-"""Find mistakes in files and paths before torch is imported, which takes seconds: TOML, data files, bases, runs.
+"""Find mistakes in files and paths before torch is imported, which takes seconds:
+
+TOML, data files, bases, runs.
 
 What is found here is found again, in more detail, when the files are read.
 """
-
-from __future__ import annotations
 
 import glob
 import os
@@ -21,12 +21,19 @@ from tequio.measure.intensity import read_intensity
 
 
 def check_federation(path: Path) -> Federation:
-    """Read federation.toml and the participants' files that it names. Raises the error of whatever is wrong or is not there."""
+    """Read federation.toml and the participants' files that it names.
+
+    Raises the error of whatever is wrong or is not there.
+    """
     config = load_federation(path)
     for model in (config.base.model, *(further.model for further in config.bases)):
         _check_base(model)
     _check_energy(config.energy)
-    public = [*config.gate.slices.values(), config.local.data, config.centre.data if config.centre else None]
+    public = [
+        *config.gate.slices.values(),
+        config.local.data,
+        config.centre.data if config.centre else None,
+    ]
     for data in public:
         _check_data(data, "[gate], [centre] or [local]:")
     for entry in config.participants:
@@ -36,7 +43,10 @@ def check_federation(path: Path) -> Federation:
 
 
 def check_participant(path: Path, expected: str | None = None) -> ParticipantFile:
-    """Read a participant.toml. Raises ConfigError or DataError for what is wrong in it, or for data that are not there."""
+    """Read a participant.toml.
+
+    Raises ConfigError or DataError for what is wrong in it, or for data that are not there.
+    """
     file = load_participant(path, expected)
     _check_energy(file.energy)
     if file.base is not None:

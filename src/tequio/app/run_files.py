@@ -1,6 +1,6 @@
-"""What lies where in a run's folder, and how it is read back: models by name and digest, the ledger only when its chain is whole."""
-
-from __future__ import annotations
+"""What lies where in a run's folder, and how it is read back: models by name and digest, the ledger
+only when its chain is whole.
+"""
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,10 @@ def save(folder: RunFolder, relative: str, update: Update) -> None:
 
 
 def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
-    """A model file of the run. Raises UpdateError if it is missing or not what the ledger recorded."""
+    """A model file of the run.
+
+    Raises UpdateError if it is missing or not what the ledger recorded.
+    """
     path = folder.path / relative
     try:
         update = unpack(path.read_bytes(), str(path))
@@ -48,7 +51,10 @@ def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
 
 
 def json_table(path: Path) -> dict[str, Any]:
-    """A JSON file that Tequio wrote, and that is a table. Raises ConfigError where it cannot be read or is damaged."""
+    """A JSON file that Tequio wrote, and that is a table.
+
+    Raises ConfigError where it cannot be read or is damaged.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -61,7 +67,10 @@ def json_table(path: Path) -> dict[str, Any]:
 
 
 def config_from_header(header: Mapping[str, Any], path: Path) -> Federation:
-    """The federation.toml that a record has. Raises ConfigError where this version reads it otherwise; path: of the ledger."""
+    """The federation.toml that a record has.
+
+    Raises ConfigError where this version reads it otherwise; path: of the ledger.
+    """
     return validated(header["config"], Federation, path)
 
 
@@ -91,7 +100,9 @@ def recorded_bases(header: Mapping[str, Any]) -> dict[str, str]:
 
 
 def recorded_rule(header: Mapping[str, Any]) -> str:
-    """Return the rule by which participants of a run choose their personal model, as its record began."""
+    """Return the rule by which participants of a run choose their personal model, as its record
+    began.
+    """
     return str(header.get("choice_rule", EARLIER_RULE))
 
 

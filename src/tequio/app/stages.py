@@ -1,9 +1,9 @@
-"""What comes after the rounds: the shared models, the personal ones, counterfactuals, general capability, the closing record.
+"""What comes after the rounds: the shared models, the personal ones, counterfactuals, general
+capability, the closing record.
 
-Every stage commits what it found before the next begins, and reads back what the ledger says is done.
+Every stage commits what it found before the next begins, and reads back what the ledger says is
+done.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -84,10 +84,14 @@ def speed_free(value: Any) -> Any:
 
 
 def outcome_digest(entries: Iterable[Entry]) -> str:
-    """Return the digest of all that two runs of one seed share: no times, energies, folders of files, or order of arrival."""
+    """Return the digest of all that two runs of one seed share: no times, energies, folders of
+    files, or order of arrival.
+    """
     rows = [(entry.kind, _without_folders(speed_free(dict(entry.body)))) for entry in entries]
     first = next((i for i, (kind, _) in enumerate(rows) if kind == ANY_ORDER), len(rows))
-    arrived = sorted((row for row in rows if row[0] == ANY_ORDER), key=lambda row: str(row[1].get("name")))
+    arrived = sorted(
+        (row for row in rows if row[0] == ANY_ORDER), key=lambda row: str(row[1].get("name"))
+    )
     others = [row for row in rows[first:] if row[0] != ANY_ORDER]
     facts = [list(row) for row in (*rows[:first], *arrived, *others) if row[0] not in WAITING]
     return digest_json(facts)
@@ -108,7 +112,9 @@ def silent(stage: str, what: str, done: int, of: int) -> None:
 
 @runtime_checkable
 class FineWatch(Protocol):
-    """A watch that also learns how many optimizer steps each stage takes, and hears of them while a stage goes on."""
+    """A watch that also learns how many optimizer steps each stage takes, and hears of them while a
+    stage goes on.
+    """
 
     def __call__(self, stage: str, what: str, done: int, of: int) -> None:
         """Learn that a stage has come to `done` of `of`."""
@@ -142,10 +148,15 @@ def embedded_runtime(
 
 
 def _answering(nodes: Mapping[int, Node], masking: Masking | None) -> Mapping[int, Participant]:
-    """Return who answers requests: the nodes themselves, or in masked rounds participants that give nothing in the clear."""
+    """Return who answers requests: the nodes themselves, or in masked rounds participants that give
+    nothing in the clear.
+    """
     if masking is None:
         return nodes
-    return {i: MaskedNode(node, masking.members[i], masking.plan) if i else node for i, node in nodes.items()}
+    return {
+        i: MaskedNode(node, masking.members[i], masking.plan) if i else node
+        for i, node in nodes.items()
+    }
 
 
 def shared_models(
@@ -156,7 +167,8 @@ def shared_models(
     watch: Watch,
     runtimes: Mapping[str, Runtime] = MappingProxyType({}),
 ) -> dict[str, Update]:
-    """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
+    """The shared model of each base that is delivered: the best round's, or the point between base
+    and it that validation and
     gate prefer; `runtimes` are asked in place of the participants in this process."""
     recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
     models: dict[str, Update] = {}
@@ -168,9 +180,19 @@ def shared_models(
         if recorded is None and tries:
             watch("shared", f"{tries} points between base and shared model", 0, 1)
             tried = points(
-                model, tries, state, group.run_spec, runtimes.get(group.name) or embedded_runtime(places, group.name)
+                model,
+                tries,
+                state,
+                group.run_spec,
+                runtimes.get(group.name) or embedded_runtime(places, group.name),
             )
-        done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
+        done = (
+            {}
+            if recorded is None
+            else recorded.body
+            if group.name == MAIN
+            else recorded.body["bases"][group.name]
+        )
         alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
         models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
         body = {"round": state.best_round, "alpha": alpha, "points": record(tried)}
@@ -190,11 +212,15 @@ def general(places: WorkerSetups, shared: Mapping[str, Update], workers: Workers
         for name, items in group.report_slices.items():
             if 0 in group.nodes and items:
                 row = name if group.name == MAIN else f"{name} ({group.name})"
-                jobs[row] = workers.submit(partial(_slice, places, group.name, name, shared[group.name]))
+                jobs[row] = workers.submit(
+                    partial(_slice, places, group.name, name, shared[group.name])
+                )
     return {row: job.result() for row, job in jobs.items()}
 
 
-def _slice(places: WorkerSetups, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
+def _slice(
+    places: WorkerSetups, base: str, name: str, shared: Update, worker: int
+) -> dict[str, Any]:
     group = places[worker].group(base)
     centre, items = group.nodes[0], group.report_slices[name]
     before, after = score(centre, zero(group.run_spec.spec), items), score(centre, shared, items)
@@ -209,9 +235,13 @@ def end(
     setup: RunSetup,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
-    """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
+    """The closing record: why and when the run ended, and the digest of all that two runs of one
+    seed share.
+    """
     state = made if isinstance(made, PeerState) else made[MAIN]
-    reason = Reason("rounds-made" if state.round >= setup.run_spec.rounds else "no-progress").as_record()
+    reason = Reason(
+        "rounds-made" if state.round >= setup.run_spec.rounds else "no-progress"
+    ).as_record()
     stopped = ledger.last("budget")
     body = {
         "reason": reason if stopped is None else stopped.body["reason"],

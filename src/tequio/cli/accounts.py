@@ -1,6 +1,6 @@
-"""`tequio accounts`: energy, carbon and money of a run, and a participant's own book where it is on this machine."""
-
-from __future__ import annotations
+"""`tequio accounts`: energy, carbon and money of a run, and a participant's own book where it is on
+this machine.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +18,20 @@ from tequio.core.texts.words import Words
 def accounts(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, also a participant's own.")],
     own: Annotated[
-        bool, typer.Option("--own", help="Also the participants' own books in this folder, private money with them.")
+        bool,
+        typer.Option(
+            "--own",
+            help="Also the participants' own books in this folder, private money with them.",
+        ),
     ] = False,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
+    """Say what a run took, by participant: energy, CO2e (location-based), money in each one's
+    currency;
+
+    SCI; grams for a model card.
+    """
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
     from tequio.participant.accounts import read_account_books
@@ -48,7 +56,8 @@ def accounts(
     }  # name -> whether its own book, where it is here, knows the carbon that it keeps to itself
     if own:
         found["books"] = {
-            name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
+            name: sums([{"energy": row, "money": row["money"]} for row in rows])
+            for name, rows in books.items()
         }
         found["books_alone"] = of_books(books, entries)
     output.emit(found, json, lambda: _words(found, Words(lang)), lang)
@@ -63,12 +72,25 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
     kind = "adapted" if found["adapted"] else "home" if found["home"] else "run"
     output.table(_table(w(f"books.{kind}"), rows, w))
     if "books" in found:
-        output.table(_table(w("books.own"), [{"name": name, **row} for name, row in found["books"].items()], w))
+        output.table(
+            _table(
+                w("books.own"), [{"name": name, **row} for name, row in found["books"].items()], w
+            )
+        )
     if found["alone"]["participants"]:
-        rows = [*found["alone"]["participants"], {"name": w("books.all"), "as_good": None, **found["alone"]["total"]}]
+        rows = [
+            *found["alone"]["participants"],
+            {"name": w("books.all"), "as_good": None, **found["alone"]["total"]},
+        ]
         output.table(_alone(w("books.alone.told"), rows, w))
     if found.get("books_alone"):
-        output.table(_alone(w("books.alone.home" if found["home"] else "books.alone.same"), found["books_alone"], w))
+        output.table(
+            _alone(
+                w("books.alone.home" if found["home"] else "books.alone.same"),
+                found["books_alone"],
+                w,
+            )
+        )
     if found["shift"] is not None and found["shift"]["rounds"]:
         _shift(found["shift"], w)
     sci = found["sci"]
@@ -81,12 +103,19 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
         output.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
         return
     output.out.print(
-        w("books.card", grams=f"{emitted:.4g}", scope=w(f"books.scope.{card['of']}", name=card["name"])), markup=False
+        w(
+            "books.card",
+            grams=f"{emitted:.4g}",
+            scope=w(f"books.scope.{card['of']}", name=card["name"]),
+        ),
+        markup=False,
     )
 
 
 def _alone(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
-    """What joining took against the own tuned local model; avoided is below zero where joining took more."""
+    """What joining took against the own tuned local model; avoided is below zero where joining took
+    more.
+    """
     good = {True: w("books.good.yes"), False: w("books.good.no"), None: "–"}
     keys = ("who", "joined", "alone", "avoided.energy", "avoided.carbon", "avoided.money", "good")
     lines = [
@@ -109,7 +138,10 @@ def _watt_hours(row: Mapping[str, Any], form: str) -> str:
 
 
 def _money(amounts: Mapping[str, float], form: str) -> str:
-    return " + ".join(f"{amount:{form}} {currency}" for currency, amount in sorted(amounts.items())) or "–"
+    return (
+        " + ".join(f"{amount:{form}} {currency}" for currency, amount in sorted(amounts.items()))
+        or "–"
+    )
 
 
 def _shift(found: Mapping[str, Any], w: Words) -> None:
@@ -126,13 +158,20 @@ def _shift(found: Mapping[str, Any], w: Words) -> None:
             _number(row["at_once"], ".4g"),
             "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
         ]
-        for row in (*found["participants"], {"name": w("books.all"), "rested": None, **found["total"]})
+        for row in (
+            *found["participants"],
+            {"name": w("books.all"), "rested": None, **found["total"]},
+        )
     ]
-    output.table(output.tabular([*before, "g CO2e", w("books.once"), w("books.saved")], lines, title=title))
+    output.table(
+        output.tabular([*before, "g CO2e", w("books.once"), w("books.saved")], lines, title=title)
+    )
     output.out.print(w("books.ended", ended=found["ended_at_once"]), markup=False)
     if found["budget"] is not None:
         budget = found["budget"]
-        said = w("books.budget", spent=_number(budget["spent"], ".4g"), limit=f"{budget['kg_co2e']:.4g}")
+        said = w(
+            "books.budget", spent=_number(budget["spent"], ".4g"), limit=f"{budget['kg_co2e']:.4g}"
+        )
         output.out.print(said, markup=False)
 
 
@@ -150,7 +189,14 @@ def _why(found: Mapping[str, Any], w: Words) -> str:
 
 
 def _table(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
-    heads = [w("books.who"), w("books.energy"), "g CO2e/kWh", "g CO2e", w("books.embodied"), w("books.money")]
+    heads = [
+        w("books.who"),
+        w("books.energy"),
+        "g CO2e/kWh",
+        "g CO2e",
+        w("books.embodied"),
+        w("books.money"),
+    ]
     lines = [
         [
             row["name"],
@@ -168,7 +214,11 @@ def _table(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
 def _part(row: Mapping[str, Any], w: Words) -> str:
     """Of which share of the energy the grams are, where it is not all."""
     share = row["grams_share"] or 0.0
-    return "" if row["grams"] is None or share > 0.999 else f" {w('books.part', share=f'{100 * share:.0f}')}"
+    return (
+        ""
+        if row["grams"] is None or share > 0.999
+        else f" {w('books.part', share=f'{100 * share:.0f}')}"
+    )
 
 
 def _energy(row: Mapping[str, Any], w: Words) -> str:

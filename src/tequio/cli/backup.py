@@ -1,7 +1,5 @@
 """`tequio backup`: a copy of the coordinator's folder that can be restored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +10,30 @@ from tequio.cli.options import Json
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.", metavar="HUB")],
-    target: Annotated[Path, typer.Argument(help="New folder, or new file that ends in .tar or .tar.gz.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that `coordinator init` made.", metavar="HUB")
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="New folder, or new file that ends in .tar or .tar.gz.")
+    ],
     json: Json = False,
 ) -> None:
-    """Copy a coordinator's folder, keys included, so that it can be restored. The coordinator may serve meanwhile."""
+    """Copy a coordinator's folder, keys included, so that it can be restored.
+
+    The coordinator may serve meanwhile.
+    """
     from tequio.app.network.hub.backup import back_up
 
     made = back_up(folder, target)
 
     def words() -> None:
-        output.out.print(f"Wrote {made.path}: {made.files} files, {made.bytes:,} bytes, {made.records} records.")
-        output.out.print("It holds the coordinator's keys and tokens: only you may read it. Keep it as you keep a key.")
+        output.out.print(
+            f"Wrote {made.path}: {made.files} files, {made.bytes:,} bytes, {made.records} records."
+        )
+        output.out.print(
+            "It holds the coordinator's keys and tokens: only you may read it. Keep it as you keep "
+            "a key."
+        )
         if made.outside:
             output.out.print("The coordinator also needs these, which are not in it:")
             for path in made.outside:

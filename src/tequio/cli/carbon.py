@@ -1,7 +1,5 @@
 """`tequio carbon`: files of carbon intensities, and the table of countries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,18 +19,30 @@ File = Annotated[Path, typer.Argument(help="A file on this machine; nothing is f
 def import_(
     file: File,
     source: Annotated[
-        Literal["uk", "carbon-aware", "electricity-maps", "watttime"], typer.Option("--from", help="Who published it.")
+        Literal["uk", "carbon-aware", "electricity-maps", "watttime"],
+        typer.Option("--from", help="Who published it."),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="The CSV to write. Default: intensity.csv here.")] = None,
-    zone: Annotated[str | None, typer.Option("--zone", help="Its zone, where the file does not say.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The CSV to write. Default: intensity.csv here.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option("--zone", help="Its zone, where the file does not say.")
+    ] = None,
     licence: Annotated[
         str, typer.Option("--licence", help="The publisher's terms, kept with each value.")
     ] = "not stated",
     issued: Annotated[
-        str | None, typer.Option("--issued", help="When its forecasts were made (UTC), where the file does not say.")
+        str | None,
+        typer.Option(
+            "--issued", help="When its forecasts were made (UTC), where the file does not say."
+        ),
     ] = None,
     estimated: Annotated[
-        bool, typer.Option("--estimated", help="Keep values that the publisher estimated, marked. Default: left out.")
+        bool,
+        typer.Option(
+            "--estimated",
+            help="Keep values that the publisher estimated, marked. Default: left out.",
+        ),
     ] = False,
     forecasts: Annotated[
         bool, typer.Option("--forecasts/--no-forecasts", help="Keep forecasts, or leave them out.")
@@ -42,11 +52,16 @@ def import_(
     """Turn a publisher's file into the canonical CSV that `[energy] intensity` reads."""
     from tequio.measure.intensity_files import import_file
 
-    found = import_file(file, source, out or Path("intensity.csv"), zone, licence, issued, estimated, forecasts)
+    found = import_file(
+        file, source, out or Path("intensity.csv"), zone, licence, issued, estimated, forecasts
+    )
 
     def words() -> None:
         if found["estimated"]:
-            output.out.print(f"Estimated by the publisher, and marked in their source: {found['estimated']} values.")
+            output.out.print(
+                f"Estimated by the publisher, and marked in their source: {found['estimated']} "
+                "values."
+            )
         for reason, count in found["left_out"].items():
             keep = "; keep them, marked, with --estimated" if reason == "estimated" else ""
             output.out.print(f"Left out, {reason}: {count} of the file's values{keep}.")
@@ -66,7 +81,9 @@ def check(file: File, json: Json = False) -> None:
 
 @carbon.command()
 def countries(
-    name: Annotated[str | None, typer.Argument(help="One country, by code or name. Default: all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One country, by code or name. Default: all.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Annual averages by country, with their year and source."""
@@ -75,7 +92,8 @@ def countries(
     found = table_of(name)
 
     words = [
-        f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  {row['country']}"
+        f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  "
+        f"{row['country']}"
         for row in found["countries"]
     ]
     output.emit(found, json, lambda: output.say(*words, f"g CO2e/kWh. {found['source']}"))
@@ -84,8 +102,9 @@ def countries(
 def _say(found: dict[str, object], end: str) -> None:
     for row in found["series"]:  # type: ignore[attr-defined]
         output.out.print(
-            f"{row['zone']}, {row['kind']}, {row['signal']}: {row['windows']} values from {row['from']} to {row['to']}, "
-            f"{_grams(row['lowest'])} to {_grams(row['highest'])}, mean {_grams(row['mean'])} g CO2e/kWh",
+            f"{row['zone']}, {row['kind']}, {row['signal']}: {row['windows']} values from "
+            f"{row['from']} to {row['to']}, {_grams(row['lowest'])} to {_grams(row['highest'])}, "
+            f"mean {_grams(row['mean'])} g CO2e/kWh",
             markup=False,
         )
     output.out.print(end, markup=False)

@@ -27,14 +27,22 @@ FILES = typer.Argument(help="Data files: CSV, TSV, JSON, Parquet or Excel, also 
 Files = Annotated[list[Path], FILES]
 Column = Annotated[
     list[str] | None,
-    typer.Option("--column", help="ROLE=NAME: a column's role (text, label, prompt, response, input, messages)."),
+    typer.Option(
+        "--column",
+        help="ROLE=NAME: a column's role (text, label, prompt, response, input, messages).",
+    ),
 ]
 Task = Annotated[
     Literal["classification", "causal"] | None,
-    typer.Option("--task", help="Texts with labels, or texts to continue. Default: as the columns suggest."),
+    typer.Option(
+        "--task", help="Texts with labels, or texts to continue. Default: as the columns suggest."
+    ),
 ]
 Header = Annotated[
-    bool | None, typer.Option("--header/--no-header", help="Whether the first line has names. Default: detected.")
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether the first line has names. Default: detected."
+    ),
 ]
 
 
@@ -45,14 +53,23 @@ def look(
     task: Task = None,
     header: Header = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Also count tokens as this base model does: id, folder or .gguf file.")
+        str | None,
+        typer.Option(
+            "--base", help="Also count tokens as this base model does: id, folder or .gguf file."
+        ),
     ] = None,
     show: Annotated[
-        int, typer.Option("--show", help="Also print the first rows of each file, on this screen only.", min=0)
+        int,
+        typer.Option(
+            "--show", help="Also print the first rows of each file, on this screen only.", min=0
+        ),
     ] = 0,
     json: Json = False,
 ) -> None:
-    """Show what the reader finds in files: format, columns, rows, labels, lengths, duplicates. Prints no text unless --show asks."""
+    """Show what the reader finds in files: format, columns, rows, labels, lengths, duplicates.
+
+    Prints no text unless --show asks.
+    """
     from tequio.app.start.look_rows import first_rows
     from tequio.app.start.prepare import columns_of
     from tequio.app.start.prepare import look as look_at
@@ -85,19 +102,39 @@ def _tokens(found: Survey, base: str) -> dict[str, dict[str, int]]:
     from tequio.participant.lengths import token_lengths
 
     rows = (
-        (person.name, sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder())))
+        (
+            person.name,
+            sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder())),
+        )
         for person in found.participants
     )
-    return {name: {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]} for name, row in rows if row}
+    return {
+        name: {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]}
+        for name, row in rows
+        if row
+    }
 
 
 def print_found(found: Survey, starting: bool = False) -> None:
     """Print what was found: a line per file, a table of participants, one of labels, remarks."""
     for person in found.participants:
         output.say(*_of_file(person))
-    heads = ("participant", "rows", "usable", "repeated", "characters (middle)", "(longest)", "language")
-    sizes = [(p, (p.rows, p.usable, p.repeated, p.quantile(0.5), p.quantile(1.0))) for p in found.participants]
-    lines = [[p.name, *(f"{n:,}" for n in counts), p.language or "not recognised"] for p, counts in sizes]
+    heads = (
+        "participant",
+        "rows",
+        "usable",
+        "repeated",
+        "characters (middle)",
+        "(longest)",
+        "language",
+    )
+    sizes = [
+        (p, (p.rows, p.usable, p.repeated, p.quantile(0.5), p.quantile(1.0)))
+        for p in found.participants
+    ]
+    lines = [
+        [p.name, *(f"{n:,}" for n in counts), p.language or "not recognised"] for p, counts in sizes
+    ]
     output.table(output.tabular(heads, lines, left=(0, 6), wrapped=range(len(heads))))
     if found.labels:
         output.table(_labels(found))
@@ -111,7 +148,9 @@ def _of_file(person: Participant) -> Iterator[str]:
         separated = f"separated by {form.separator}" if form.separator else ""
         parts = [form.format, form.compression, form.encoding, separated, header]
         yield f"{person.name}: {Path(file.file).name}: {', '.join(part for part in parts if part)}."
-        used = ", ".join(f"{role} = column {person.shape.shown(name)}" for role, name in file.columns.items())
+        used = ", ".join(
+            f"{role} = column {person.shape.shown(name)}" for role, name in file.columns.items()
+        )
         if used:
             yield f"  Used: {used}."
         for sentence in file.sentences():
@@ -128,7 +167,10 @@ def _labels(found: Survey) -> Table:
     if len(order) > SHOWN:
         order = sorted(order, key=lambda label: (-total[label], label))[: SHOWN - 1]
     heads = ["label", *(person.name for person in found.participants), "all"]
-    lines = [[label, *(str(p.labels[label]) for p in found.participants), str(total[label])] for label in order]
+    lines = [
+        [label, *(str(p.labels[label]) for p in found.participants), str(total[label])]
+        for label in order
+    ]
     if rest := [label for label in found.labels if label not in order]:
         counts = [sum(p.labels[label] for label in rest) for p in found.participants]
         lines.append([f"({len(rest)} more)", *map(str, counts), str(sum(counts))])

@@ -1,7 +1,5 @@
 """`tequio doctor`: what this machine has, and what to do about what is missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer
@@ -13,7 +11,10 @@ FAILED = 5  # as ResourceError
 
 
 def doctor(json: Json = False) -> None:
-    """Check this machine: Python, torch, cores, memory, disk, proxy, clock, ports, cache, GPU. Exit code 5 if a check fails."""
+    """Check this machine: Python, torch, cores, memory, disk, proxy, clock, ports, cache, GPU.
+
+    Exit code 5 if a check fails.
+    """
     from tequio.app.start.doctor import examine
 
     checks = []

@@ -1,6 +1,6 @@
-"""Settings of the process that must be made before torch is loaded: how its threads wait, and how much it keeps for later."""
-
-from __future__ import annotations
+"""Settings of the process that must be made before torch is loaded: how its threads wait, and how
+much it keeps for later.
+"""
 
 import os
 import tempfile
@@ -11,11 +11,15 @@ from tequio.runtimes.flower.proxies import keep_loopback_direct
 
 DEFAULTS = MappingProxyType(
     {
-        # Threads that wait: asleep at once, waking them takes a third of a small step; spinning for milliseconds, as is the
-        # default, takes many times the work on a busy machine. A thousand turns, a few microseconds, is good on both.
+        # Threads that wait: asleep at once, waking them takes a third of a small step; spinning for
+        # milliseconds, as is the
+        # default, takes many times the work on a busy machine. A thousand turns, a few
+        # microseconds, is good on both.
         "GOMP_SPINCOUNT": "1000",
-        # Torch's own cache of prepared operations: texts have many lengths, so the default of 1024 only fills memory.
-        # How many matrix products oneDNN keeps depends on the task: `participant.base.keep_products` sets it.
+        # Torch's own cache of prepared operations: texts have many lengths, so the default of 1024
+        # only fills memory.
+        # How many matrix products oneDNN keeps depends on the task:
+        # `participant.base.keep_products` sets it.
         "LRU_CACHE_CAPACITY": "16",
     }
 )
@@ -24,8 +28,9 @@ DEFAULTS = MappingProxyType(
 def prepare_process() -> None:
     """Set what the environment does not set already. Without effect once torch is loaded.
 
-    What is made can be changed by its owner only where the umask would let anybody change it (000, for instance).
-    Connections to this machine itself go through no proxy; without a home folder, what can be fetched again goes to the temporary one.
+    What is made can be changed by its owner only where the umask would let anybody change it (000,
+    for instance). Connections to this machine itself go through no proxy; without a home folder,
+    what can be fetched again goes to the temporary one.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

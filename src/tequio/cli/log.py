@@ -1,6 +1,6 @@
-"""Events as lines: words for a person, or one JSON object a line; on standard error, or appended to a file."""
-
-from __future__ import annotations
+"""Events as lines: words for a person, or one JSON object a line; on standard error, or appended to
+a file.
+"""
 
 import json
 import sys
@@ -21,18 +21,30 @@ from tequio.core.texts.words import refusal
 
 Metrics = Annotated[
     str | None,
-    typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
+    typer.Option(
+        "--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."
+    ),
 ]
-Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object a line.")]
+Log = Annotated[
+    Literal["plain", "json"],
+    typer.Option("--log", help="Events as words, or one JSON object a line."),
+]
 LogFile = Annotated[
-    Path | None, typer.Option("--log-file", help="Append events to this file. Default: standard error.")
+    Path | None,
+    typer.Option("--log-file", help="Append events to this file. Default: standard error."),
 ]
 
 ENDS = ("ended", "stopped", "failed")  # said by the command itself where it speaks words
 
 
-def event_handler(form: Literal["plain", "json"], path: Path | None, quiet: bool = False) -> EventHandler:
-    """What writes events. The file is opened for each line, so that it can be moved away (logrotate). Raises ResourceError at once."""
+def event_handler(
+    form: Literal["plain", "json"], path: Path | None, quiet: bool = False
+) -> EventHandler:
+    """What writes events.
+
+    The file is opened for each line, so that it can be moved away (logrotate). Raises ResourceError
+    at once.
+    """
     if quiet:
         return lambda words, event="note", level="info", **fields: None
     write = _to_file(path) if path is not None else _to_stderr
@@ -40,7 +52,12 @@ def event_handler(form: Literal["plain", "json"], path: Path | None, quiet: bool
     def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if form == "json":
-            write(json.dumps({"time": time, "level": level, "event": event, "message": words, **fields}) + "\n")
+            write(
+                json.dumps(
+                    {"time": time, "level": level, "event": event, "message": words, **fields}
+                )
+                + "\n"
+            )
         elif path is not None:
             write(f"{time} {level} {one_line(words)}\n")
         elif event not in ENDS:
@@ -78,5 +95,7 @@ def parse_address(text: str | None) -> tuple[str, int] | None:
         return None
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise refusal(ConfigError, "option-unfit", option="--metrics", value=text, names=["9464", "HOST:9464"])
+        raise refusal(
+            ConfigError, "option-unfit", option="--metrics", value=text, names=["9464", "HOST:9464"]
+        )
     return host or "127.0.0.1", int(port)

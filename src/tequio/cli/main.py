@@ -1,6 +1,7 @@
-"""`tequio`: start, init, run, report, verify, predict, export, adapt, demo. Every command takes --json."""
+"""`tequio`: start, init, run, report, verify, predict, export, adapt, demo.
 
-from __future__ import annotations
+Every command takes --json.
+"""
 
 import os
 import sys
@@ -20,7 +21,16 @@ from tequio.cli.data import data
 from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
 from tequio.cli.missing import explained
-from tequio.cli.options import Json, Lang, Threads, finish, looks_like_a_file, set_threads, stoppable, stopped_words
+from tequio.cli.options import (
+    Json,
+    Lang,
+    Threads,
+    finish,
+    looks_like_a_file,
+    set_threads,
+    stoppable,
+    stopped_words,
+)
 from tequio.cli.plan import plan
 from tequio.cli.query import query
 from tequio.cli.start import start
@@ -28,7 +38,8 @@ from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
-    help="Fine-tune one open transformer together: unequal hardware, private data, and a centre that trains too.",
+    help="Fine-tune one open transformer together: unequal hardware, private data, and a centre "
+    "that trains too.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,7 +55,11 @@ def _print_version(asked: bool) -> None:
 
 Workers = Annotated[
     int,
-    typer.Option("--workers", help="Participants side by side, one thread each; 0: as cores and memory allow.", min=0),
+    typer.Option(
+        "--workers",
+        help="Participants side by side, one thread each; 0: as cores and memory allow.",
+        min=0,
+    ),
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
@@ -52,10 +67,15 @@ Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 @app.callback()
 def top(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
-    """Fine-tune one open transformer together: unequal hardware, private data, and a centre that trains too."""
+    """Fine-tune one open transformer together: unequal hardware, private data, and a centre that
+    trains too.
+    """
 
 
 app.command()(start)
@@ -69,9 +89,12 @@ def init(
     task: Annotated[
         Literal["classification", "causal"], typer.Option("--task", help="What is learnt.")
     ] = "classification",
-    base: Annotated[str | None, typer.Option("--base", help="Base model: id, folder or .gguf file.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base model: id, folder or .gguf file.")
+    ] = None,
     algorithm: Annotated[
-        str | None, typer.Option("--algorithm", help="A method by name, such as fedprox: docs/algorithms.md.")
+        str | None,
+        typer.Option("--algorithm", help="A method by name, such as fedprox: docs/algorithms.md."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -91,20 +114,33 @@ def run(
     federation: Annotated[Path | None, typer.Argument(help="federation.toml of a new run.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for the run. Default: runs/NAME-SEED beside federation.toml."),
+        typer.Option(
+            "--out", help="Folder for the run. Default: runs/NAME-SEED beside federation.toml."
+        ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run instead.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run instead.")
+    ] = None,
     counterfactuals: Annotated[
         bool,
-        typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
+        typer.Option(
+            "--counterfactuals/--no-counterfactuals",
+            help="Also train what federation is compared with.",
+        ),
     ] = False,
     as_recorded: Annotated[
         bool,
-        typer.Option("--as-recorded", help="With --resume: the recorded configuration counts, not an edited file."),
+        typer.Option(
+            "--as-recorded",
+            help="With --resume: the recorded configuration counts, not an edited file.",
+        ),
     ] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)
+    ] = None,
     explain_speed: Annotated[
-        bool, typer.Option("--explain-speed", help="Only say how it would be computed here, and why.")
+        bool,
+        typer.Option("--explain-speed", help="Only say how it would be computed here, and why."),
     ] = False,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -149,15 +185,25 @@ def run(
 @app.command()
 def demo(
     name: Annotated[str, typer.Argument(help="sentiment, manuals or heart.")] = "sentiment",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which sample of the data, and all random choices.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Which sample of the data, and all random choices.", min=0)
+    ] = 0,
     counterfactuals: Annotated[
         bool,
-        typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
+        typer.Option(
+            "--counterfactuals/--no-counterfactuals",
+            help="Also train what federation is compared with.",
+        ),
     ] = True,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch, and write the files.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only fetch, and write the files.")
+    ] = False,
     participants: Annotated[
-        int | None, typer.Option("--participants", help="Only the first so many. Default: all.", min=1)
+        int | None,
+        typer.Option("--participants", help="Only the first so many. Default: all.", min=1),
     ] = None,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -183,9 +229,19 @@ def demo(
                 print_provenance(provenance)
             if prepare:
                 words = f"Wrote {path}. Run it with: tequio run {path}"
-                output.emit({"federation": str(path)}, json, lambda: output.out.print(words, markup=False))
+                output.emit(
+                    {"federation": str(path)}, json, lambda: output.out.print(words, markup=False)
+                )
                 return
-            outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers, (path, None))
+            outcome = start(
+                load_federation(path),
+                target,
+                counterfactuals,
+                provenance,
+                watch,
+                workers,
+                (path, None),
+            )
     finish(outcome.folder, lang, json)
 
 
@@ -193,10 +249,14 @@ def demo(
 def report(
     folder: Run,
     lang: Lang = "en",
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file. Default: report.LANG.html in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file. Default: report.LANG.html in the run.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write the report of a run (also an unfinished one) as one offline HTML file, and print its summary."""
+    """Write the report of a run (also an unfinished one) as one offline HTML file, and print its
+    summary.
+    """
     finish(folder, lang, json, out)
 
 
@@ -207,11 +267,18 @@ def verify(folder: Run, json: Json = False) -> None:
 
     words = [f"PROBLEM  {problem}" for problem in result["problems"]]
     if result["ok"]:
-        words.append(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
-        words += [f"Outcome {result['outcome']} (two runs with one seed have the same)"] if result["outcome"] else []
         words.append(
-            "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
-            "keep the head hash elsewhere to notice a ledger rewritten whole."
+            f"OK: {result['entries']} records, {result['models']} model files. Head "
+            f"{result['head']}"
+        )
+        words += (
+            [f"Outcome {result['outcome']} (two runs with one seed have the same)"]
+            if result["outcome"]
+            else []
+        )
+        words.append(
+            "This shows that nothing was changed since it was written. It cannot show that what "
+            "was written is true; keep the head hash elsewhere to notice a ledger rewritten whole."
         )
     output.emit(result, json, lambda: output.say(*words))
     if not result["ok"]:
@@ -222,20 +289,33 @@ def verify(folder: Run, json: Json = False) -> None:
 def predict(
     folder: Run,
     participant: Annotated[
-        str, typer.Argument(help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further base.")
+        str,
+        typer.Argument(
+            help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further "
+            "base."
+        ),
     ],
     text: Annotated[
-        str | None, typer.Argument(help="A text, or a prompt; - for those on standard input, one per line.")
+        str | None,
+        typer.Argument(help="A text, or a prompt; - for those on standard input, one per line."),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="JSONL or CSV with a text column, or plain lines; - for standard input."),
+        typer.Option(
+            "--file", help="JSONL or CSV with a text column, or plain lines; - for standard input."
+        ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option("--column", help="Column with the texts. Default: as the participant's file calls it.")
+        str | None,
+        typer.Option(
+            "--column", help="Column with the texts. Default: as the participant's file calls it."
+        ),
     ] = None,
     general: Annotated[
-        bool, typer.Option("--general", help="The participant's model for everybody's texts, not only for its own.")
+        bool,
+        typer.Option(
+            "--general", help="The participant's model for everybody's texts, not only for its own."
+        ),
     ] = False,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
@@ -261,20 +341,28 @@ def predict(
     set_threads(0)
     if file is not None:
         columns = [column] if column is not None else text_columns(folder, participant)
-        results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens, general)
+        results = predict_rows(
+            folder, participant, read_prediction_texts(file, columns), max_new_tokens, general
+        )
     else:
         run = tequio.open_run(folder)
-        results = run.predict([text or ""], participant, general=general, max_new_tokens=max_new_tokens)
+        results = run.predict(
+            [text or ""], participant, general=general, max_new_tokens=max_new_tokens
+        )
 
     def words() -> None:
         for row in results:
             number = f"{row['row']}: " if "row" in row else ""
             if "label" not in row:
-                output.out.print(f"{number}{'(no text)' if row['completion'] is None else row['completion']}")
+                output.out.print(
+                    f"{number}{'(no text)' if row['completion'] is None else row['completion']}"
+                )
             elif row["label"] is None:
                 output.out.print(f"{number}(no text)")
             else:
-                shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
+                shares = ", ".join(
+                    f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items()
+                )
                 output.out.print(f"{number}{row['label']}  ({shares})")
 
     output.emit({"participant": participant, "predictions": results}, json, words)
@@ -285,13 +373,18 @@ def adapt(
     folder: Run,
     participant: Annotated[Path, typer.Argument(help="The newcomer's participant.toml.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here.")
+        Path | None,
+        typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here."),
     ] = None,
-    base: Annotated[str, typer.Option("--base", help="Which base of the run, where it has several.")] = "main",
+    base: Annotated[
+        str, typer.Option("--base", help="Which base of the run, where it has several.")
+    ] = "main",
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """A newcomer starts from a finished federation: its personal model from few examples, and whether that beat starting alone."""
+    """A newcomer starts from a finished federation: its personal model from few examples, and
+    whether that beat starting alone.
+    """
     from tequio.app.preflight import check_participant, check_run
 
     check_run(folder)
@@ -307,29 +400,41 @@ def adapt(
 @app.command()
 def export(
     folder: Run,
-    participant: Annotated[str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: export in the run.")] = None,
-    merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
+    participant: Annotated[
+        str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. Default: export in the run.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Also write the merged model (large).")
+    ] = False,
     rank: Annotated[
-        str, typer.Option("--rank", help="Largest rank of an adapter; 0 or full keeps the exact rank.")
+        str,
+        typer.Option("--rank", help="Largest rank of an adapter; 0 or full keeps the exact rank."),
     ] = "16",
     dtype: Annotated[
         str | None,
         typer.Option(
-            "--dtype", help="Of the merged model: float32, bfloat16 or float16. Default: as the base's files."
+            "--dtype",
+            help="Of the merged model: float32, bfloat16 or float16. Default: as the base's files.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio.
+    """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that
+    load without Tequio.
 
-    Each export is compared with the original on the participant's validation data, where they are at hand.
+    Each export is compared with the original on the participant's validation data, where they are
+    at hand.
     """
     from tequio.app.models.export import parse_rank
     from tequio.cli.summary import print_exported
 
     set_threads(0)
-    written = tequio.export(folder, out, participant, merged=merged, rank=parse_rank(rank), dtype=dtype)
+    written = tequio.export(
+        folder, out, participant, merged=merged, rank=parse_rank(rank), dtype=dtype
+    )
     output.emit({"exported": written}, json, lambda: print_exported(written))
 
 
@@ -355,7 +460,9 @@ def version(json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
+    """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake
+    in the command line, too.
+    """
     read_names_as_utf8()
     prepare_process()
     prepare_streams()
@@ -365,7 +472,12 @@ def main() -> None:
         app()
     except click.UsageError as error:  # without --json it was told
         where = "tequio" if error.ctx is None else error.ctx.command_path
-        words = {"error": "UsageError", "what": error.format_message(), "why": "", "fix": f"See: {where} --help"}
+        words = {
+            "error": "UsageError",
+            "what": error.format_message(),
+            "why": "",
+            "fix": f"See: {where} --help",
+        }
         output.emit(words, True, lambda: None)
         raise SystemExit(error.exit_code) from None
     except click.Abort:
@@ -378,7 +490,9 @@ def main() -> None:
             output.err.print(f"Error: {known}", markup=False)
         raise SystemExit(known.exit_code) from None
     except SystemExit as end:
-        if end.code == 130:  # stopped by hand: workers in the middle of something must not hold the process up
+        if (
+            end.code == 130
+        ):  # stopped by hand: workers in the middle of something must not hold the process up
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)

@@ -1,6 +1,6 @@
-"""What the commands share: options, the threads of torch, an orderly end at Ctrl-C, and the report at the end of a run."""
-
-from __future__ import annotations
+"""What the commands share: options, the threads of torch, an orderly end at Ctrl-C, and the report
+at the end of a run.
+"""
 
 import os
 import signal
@@ -15,7 +15,9 @@ import typer
 from tequio.cli import output
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of report and summary.")]
+Lang = Annotated[
+    Literal["en", "es"], typer.Option("--lang", help="Language of report and summary.")
+]
 Threads = Annotated[int, typer.Option("--threads", help="CPU cores to use; 0 means all.", min=0)]
 
 
@@ -28,7 +30,10 @@ def set_threads(threads: int) -> None:
 
 @contextmanager
 def stoppable(words: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM close what is open and end the command between two commits; `words` say how to go on."""
+    """Ctrl-C and SIGTERM close what is open and end the command between two commits;
+
+    `words` say how to go on.
+    """
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -75,6 +80,8 @@ def finish(
 
 
 def looks_like_a_file(text: str) -> bool:
-    """Whether a text to predict is rather the name of a file: it exists, or it is one word with the ending of a data file."""
+    """Whether a text to predict is rather the name of a file: it exists, or it is one word with the
+    ending of a data file.
+    """
     endings = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt")
     return len(text.split()) == 1 and (text.lower().endswith(endings) or Path(text).is_file())

@@ -1,6 +1,6 @@
-"""How commands print: tables and words for people, one JSON value for `--json`, one line of progress on standard error."""
-
-from __future__ import annotations
+"""How commands print: tables and words for people, one JSON value for `--json`, one line of
+progress on standard error.
+"""
 
 import json
 import sys
@@ -23,7 +23,13 @@ def _terminal(stream: TextIO | None) -> bool:
 
 
 # Paths and names are printed as they are: brackets are no markup in them, and colons no pictures.
-out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=None if _terminal(sys.stdout) else 140)
+out = Console(
+    soft_wrap=True,
+    highlight=False,
+    markup=False,
+    emoji=False,
+    width=None if _terminal(sys.stdout) else 140,
+)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 WIDEST = 10_000  # columns that a table may ask for
@@ -38,13 +44,22 @@ STAGES = {
 }
 
 
-def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None], lang: Literal["en", "es"] = "en") -> None:
-    """Print `value` as JSON, each reason with its text in this language, or call `words` to say it to a person."""
+def emit(
+    value: Mapping[str, Any],
+    as_json: bool,
+    words: Callable[[], None],
+    lang: Literal["en", "es"] = "en",
+) -> None:
+    """Print `value` as JSON, each reason with its text in this language, or call `words` to say it
+    to a person.
+    """
     if as_json:
         from tequio.core.texts.words import Words
 
         value = Words(lang).with_texts(value)
-        sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")
+        sys.stdout.write(
+            json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n"
+        )
     else:
         words()
 
@@ -62,17 +77,23 @@ def tabular(
     title: str | None = None,
     wrapped: Collection[int] = (),
 ) -> Table:
-    """A table with a line for each row. left: places of columns with words; the others hold numbers. wrapped: of those that may wrap."""
+    """A table with a line for each row. left: places of columns with words; the others hold
+    numbers. wrapped: of those that may wrap.
+    """
     made = Table(title=title)
     for place, head in enumerate(heads):
-        made.add_column(head, justify="left" if place in left else "right", no_wrap=place not in wrapped)
+        made.add_column(
+            head, justify="left" if place in left else "right", no_wrap=place not in wrapped
+        )
     for row in rows:
         made.add_row(*row)
     return made
 
 
 def table(rows: Table, on: Console | None = None) -> None:
-    """Print a table so that nothing of it is lost: as wide as it is; on a narrower terminal in parts, each with the first column."""
+    """Print a table so that nothing of it is lost: as wide as it is; on a narrower terminal in
+    parts, each with the first column.
+    """
     console = on or out
     usual, need = console.width, _width(rows, console)
     if need > usual and console.is_terminal:
@@ -91,14 +112,19 @@ def _width(rows: Table, console: Console) -> int:
 
 
 def _parts(rows: Table, console: Console) -> list[Table]:
-    """What tells the rows apart with as many of the other columns as fit beside it, and so on; a cell too wide alone is wrapped."""
+    """What tells the rows apart with as many of the other columns as fit beside it, and so on; a
+    cell too wide alone is wrapped.
+    """
     columns, key, done = rows.columns, _key(rows), list[Table]()
     while key > 1 and _width(_part(rows, columns[: key + 1]), console) > console.width:
         key -= 1
     first, others = columns[:key], columns[key:]
     while others:
         count = 1
-        while count < len(others) and _width(_part(rows, [*first, *others[: count + 1]]), console) <= console.width:
+        while (
+            count < len(others)
+            and _width(_part(rows, [*first, *others[: count + 1]]), console) <= console.width
+        ):
             count += 1
         done.append(_part(rows, [*first, *others[:count]]))
         others = others[count:]
@@ -108,7 +134,9 @@ def _parts(rows: Table, console: Console) -> list[Table]:
 
 def _key(rows: Table) -> int:
     """How many of the first columns it takes to tell rows apart."""
-    cells = list(zip(*([str(cell) for cell in column.cells] for column in rows.columns), strict=True))
+    cells = list(
+        zip(*([str(cell) for cell in column.cells] for column in rows.columns), strict=True)
+    )
     several = range(1, len(rows.columns))
     return next((k for k in several if len({row[:k] for row in cells}) == len(cells)), 1)
 
@@ -127,7 +155,10 @@ NOTE = "note"  # a sentence that stays on screen, not a stage
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A `watch` for runs: one line that moves. Silent with `--json`; a line per stage where standard error is no terminal."""
+    """A `watch` for runs: one line that moves.
+
+    Silent with `--json`; a line per stage where standard error is no terminal.
+    """
     if quiet or not err.is_terminal:
         seen: set[str] = set()
 
@@ -142,7 +173,12 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
         yield tell
         return
     line = _Line(STAGES)
-    with Live(get_renderable=lambda: line.text(err.width), console=err, refresh_per_second=4, transient=True) as live:
+    with Live(
+        get_renderable=lambda: line.text(err.width),
+        console=err,
+        refresh_per_second=4,
+        transient=True,
+    ) as live:
         line.on_stage = live.refresh
         yield line
 

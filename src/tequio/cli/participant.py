@@ -1,7 +1,5 @@
 """The commands of a participant across a network: `join`, `participate`, `leave`, `island`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,24 +15,31 @@ from tequio.core.texts.words import refusal
 
 def join(
     invitation: Annotated[Path, typer.Argument(help="The file that the coordinator gave you.")],
-    participant: Annotated[Path, typer.Argument(help="Your participant.toml: your data and hardware.")],
+    participant: Annotated[
+        Path, typer.Argument(help="Your participant.toml: your data and hardware.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="New folder. Default: the participant's name, here.")
+        Path | None,
+        typer.Option("--out", help="New folder. Default: the participant's name, here."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     model: Annotated[
         Path | None,
         typer.Option(
             "--try",
-            help="Do not join yet: try an earlier run's shared model (a run's folder, or an exported one) on your own "
-            "data, and see whether joining would pay.",
+            help="Do not join yet: try an earlier run's shared model (a run's folder, or an "
+            "exported one) on your own data, and see whether joining would pay.",
         ),
     ] = None,
     threads: Threads = 0,
-    lang: Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of what --try finds.")] = "en",
+    lang: Annotated[
+        Literal["en", "es"], typer.Option("--lang", help="Language of what --try finds.")
+    ] = "en",
     json: Json = False,
 ) -> None:
-    """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
+    """Join a federation: check the coordinator, make a key, and see what will leave this machine
+    before you agree.
+    """
     from tequio.app.preflight import check_file, check_participant
 
     if model is not None:
@@ -60,7 +65,14 @@ def join(
     output.emit(facts, json, lambda: output.say(words))
 
 
-def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: Literal["en", "es"], json: bool) -> None:
+def _try(
+    invitation: Path,
+    participant: Path,
+    model: Path,
+    threads: int,
+    lang: Literal["en", "es"],
+    json: bool,
+) -> None:
     """Show whether joining would pay, from an earlier shared model at home."""
     from tequio.app.preflight import check_file, check_participant
     from tequio.cli.plan_tables import print_trial
@@ -95,12 +107,17 @@ def participate(
     from tequio.participant.process_group import join_process_group
 
     set_threads(threads)
-    with stoppable(lambda: go_on_with(f"tequio participate {folder}")), join_process_group() as together:
+    with (
+        stoppable(lambda: go_on_with(f"tequio participate {folder}")),
+        join_process_group() as together,
+    ):
         if together.rank > 0:
             follow(folder, together)
         else:
             quiet = json and log == "plain" and log_file is None
-            health = Health("participant", event_handler(log, log_file, quiet), parse_address(metrics))
+            health = Health(
+                "participant", event_handler(log, log_file, quiet), parse_address(metrics)
+            )
             result = serve_participant(folder, health, together)
     if together.rank > 0:
         together.end()
@@ -118,11 +135,16 @@ def members(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     accept: Annotated[
         str | None,
-        typer.Option("--accept", help="Accept the other key that the coordinator shows for this member by now."),
+        typer.Option(
+            "--accept",
+            help="Accept the other key that the coordinator shows for this member by now.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show whose keys masked rounds trust, with a fingerprint to compare with the other participants by another channel."""
+    """Show whose keys masked rounds trust, with a fingerprint to compare with the other
+    participants by another channel.
+    """
     from tequio.app.network.members import accept_member, describe_members
     from tequio.app.network.participant.join import agreed_digest
 
@@ -134,27 +156,37 @@ def members(
     if found is not None:
         lines = [f"Fingerprint of {len(found['keys'])} members: {found['fingerprint']}"]
         lines += [f"  {name}: {shown}" for name, shown in found["keys"].items()]
-        lines += [f"Another key is shown for {name}: {shown}" for name, shown in found["offered"].items()]
-        lines.append("Compare it with the other participants by another channel: the coordinator supplied the keys.")
+        lines += [
+            f"Another key is shown for {name}: {shown}" for name, shown in found["offered"].items()
+        ]
+        lines.append(
+            "Compare it with the other participants by another channel: the coordinator supplied "
+            "the keys."
+        )
     output.emit({"members": found}, json, lambda: output.say(*lines))
 
 
 def leave(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="New folder for what you take along. Default: bundle in it.")
+        Path | None,
+        typer.Option("--out", help="New folder for what you take along. Default: bundle in it."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Leave a federation: the coordinator is told, and models, record and report are put into one folder to go on alone."""
+    """Leave a federation: the coordinator is told, and models, record and report are put into one
+    folder to go on alone.
+    """
     from tequio.app.network.participant.leave import leave_federation
     from tequio.cli.accounts import run_emissions
     from tequio.report.write import write_report
 
     if json and not yes:
         raise refusal(ConfigError, "consent-needed", action="leave")
-    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leave"):
+    if not yes and not _agreed(
+        "Leave the federation? To come back takes a new invitation.", "leave"
+    ):
         raise typer.Exit(130)
     result = leave_federation(folder, out, run_emissions)
     if result["bundle"] is not None:
@@ -166,11 +198,15 @@ def leave(
             output.out.print(f"{result['name']} left. The coordinator was told.", markup=False)
         else:
             output.out.print(f"The coordinator was not told: {result['why']}", markup=False)
-            output.out.print("It will see you as away. To tell it later, leave again with another --out.")
+            output.out.print(
+                "It will see you as away. To tell it later, leave again with another --out."
+            )
         if result["bundle"] is None:
             output.out.print("There is nothing to take along: `tequio participate` never ran here.")
         else:
-            output.out.print(f"Yours to go on with: {result['bundle']}; README.md in it says how.", markup=False)
+            output.out.print(
+                f"Yours to go on with: {result['bundle']}; README.md in it says how.", markup=False
+            )
 
     output.emit(result, json, words)
 
@@ -180,7 +216,9 @@ def offline(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Go on alone, with no network: a personal model from the last shared model that came and your own data."""
+    """Go on alone, with no network: a personal model from the last shared model that came and your
+    own data.
+    """
     from tequio.app.network.participant.offline import personalise_offline
 
     set_threads(threads)
@@ -196,7 +234,9 @@ def offline(
 
 
 def _check_joined(folder: Path) -> None:
-    """Raises the error of a folder that did not join, or of a participant.toml that is wrong, before torch is imported."""
+    """Raises the error of a folder that did not join, or of a participant.toml that is wrong,
+    before torch is imported.
+    """
     import json
 
     from tequio.app.preflight import check_participant

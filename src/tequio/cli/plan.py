@@ -1,6 +1,6 @@
-"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside what was measured."""
-
-from __future__ import annotations
+"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside
+what was measured.
+"""
 
 import json as json_
 from pathlib import Path
@@ -19,35 +19,47 @@ def plan(
     machine: Annotated[
         str | None,
         typer.Option(
-            "--machine", help="A device of the catalogue for everybody. Default: as each says, else this machine."
+            "--machine",
+            help="A device of the catalogue for everybody. Default: as each says, else this "
+            "machine.",
         ),
     ] = None,
     devices: Annotated[
-        Path | None, typer.Option("--devices", help="TOML with devices of your own, over the catalogue.")
+        Path | None,
+        typer.Option("--devices", help="TOML with devices of your own, over the catalogue."),
     ] = None,
     tariff: Annotated[
-        float | None, typer.Option("--tariff", help="US dollars a kWh, for machines that are bought.", min=0)
+        float | None,
+        typer.Option("--tariff", help="US dollars a kWh, for machines that are bought.", min=0),
     ] = None,
     after: Annotated[
         Path | None,
         typer.Option(
-            "--after", help="A finished run of the last plan: set the two side by side, and correct the next."
+            "--after",
+            help="A finished run of the last plan: set the two side by side, and correct the next.",
         ),
     ] = None,
     own: Annotated[
         bool,
         typer.Option(
-            "--own", help="With participants' private money, carbon and budgets: for yourself, not to pass on."
+            "--own",
+            help="With participants' private money, carbon and budgets: for yourself, not to pass "
+            "on.",
         ),
     ] = False,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Also try one round: foretells for each whether joining will pay.")
+        bool,
+        typer.Option(
+            "--pilot", help="Also try one round: foretells for each whether joining will pay."
+        ),
     ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it; a page and plan.json are written."""
+    """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it;
+    a page and plan.json are written.
+    """
     from tequio.app.preflight import check_federation, check_run
 
     if after is not None:
@@ -66,7 +78,9 @@ def plan(
         output.emit(result, json, lambda: print_after(result, lang), lang)
         return
     set_threads(threads)
-    found = tequio.forecast(federation, machine=machine, devices=devices, tariff=tariff, own=own, pilot=pilot)
+    found = tequio.forecast(
+        federation, machine=machine, devices=devices, tariff=tariff, own=own, pilot=pilot
+    )
     result = dict(found.facts)
     path = write_plan(home, result, lang)
     output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang), lang)

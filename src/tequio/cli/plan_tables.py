@@ -1,6 +1,6 @@
-"""A plan in the terminal, and a run's outcome beside it, in the words of the page where it has such."""
-
-from __future__ import annotations
+"""A plan in the terminal, and a run's outcome beside it, in the words of the page where it has
+such.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,9 @@ PLACES = {"hybrid": "plan.where.hybrid", "alone": "plan.where.alone", "renewable
 
 
 def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None:
-    """What each needs, budgets, the ways to do it, buy or rent, the weakest, what to keep in mind, where the page is."""
+    """What each needs, budgets, the ways to do it, buy or rent, the weakest, what to keep in mind,
+    where the page is.
+    """
     w = Words(lang)
     _each(result, w)
     _declared(result, w)
@@ -38,23 +40,33 @@ def _pilot(result: Mapping[str, Any], w: Words) -> None:
         return
     form = "{:+.0%} ({:+.0%} … {:+.0%})"
     lines = [
-        [row["name"], "–" if row["benefit"] is None else form.format(*_figures(row)), w(f"pilot.{row['verdict']}")]
+        [
+            row["name"],
+            "–" if row["benefit"] is None else form.format(*_figures(row)),
+            w(f"pilot.{row['verdict']}"),
+        ]
         for row in result["pilot"]
     ]
     heads = (w("books.who"), w("pilot.benefit"), w("pilot.verdict"))
-    output.out.print(output.tabular(heads, lines, left=(0, 2), title=w("pilot.title"), wrapped=range(3)))
+    output.out.print(
+        output.tabular(heads, lines, left=(0, 2), title=w("pilot.title"), wrapped=range(3))
+    )
     output.out.print(w("pilot.what"), style="dim", markup=False)
 
 
 def print_trial(row: Mapping[str, Any], lang: Lang = "en") -> None:
-    """Show what an earlier shared model foretells of one participant, and how many texts would tell."""
+    """Show what an earlier shared model foretells of one participant, and how many texts would
+    tell.
+    """
     w = Words(lang)
     if row["benefit"] is None:
         output.out.print(w("pilot.nothing", name=row["name"]), markup=False)
     else:
         benefit, low, high = (f"{figure:+.0%}" for figure in _figures(row))
         said = {"name": row["name"], "verdict": w(f"pilot.{row['verdict']}"), "texts": row["texts"]}
-        output.out.print(w("pilot.trial", **said, benefit=benefit, low=low, high=high), markup=False)
+        output.out.print(
+            w("pilot.trial", **said, benefit=benefit, low=low, high=high), markup=False
+        )
         if row["texts"] < FEWEST:
             output.out.print(w("pilot.few", fewest=FEWEST), markup=False)
         elif row["needed"] is not None:
@@ -83,7 +95,11 @@ def _each(result: Mapping[str, Any], w: Words) -> None:
     whole = result["total"]
     every = [
         *(w("books.all"), "", "", _one_process(result, w), _time(whole["seconds"]), ""),
-        *(_energy(whole["joules"]), _three(whole["grams"]), _money(whole["money"]) + _part(whole, w)),
+        *(
+            _energy(whole["joules"]),
+            _three(whole["grams"]),
+            _money(whole["money"]) + _part(whole, w),
+        ),
         f"{whole['bytes_up'] / 1e6:.2f} MB",
     ]
     lines = [*(_each_row(row, w) for row in plan_rows(result, w)), every]
@@ -110,7 +126,9 @@ def _each_row(row: Mapping[str, Any], w: Words) -> list[str]:
 
 
 def _one_process(result: Mapping[str, Any], w: Words) -> str:
-    """The memory of all of it in one process, and of that process on its graphics card where it has one."""
+    """The memory of all of it in one process, and of that process on its graphics card where it has
+    one.
+    """
     need, card = f"{result['process_memory'] / 2**30:.2f}", result["card_memory"]
     if card is None:
         return w("forecast.process", need=need)
@@ -120,22 +138,33 @@ def _one_process(result: Mapping[str, Any], w: Words) -> str:
 def _declared(result: Mapping[str, Any], w: Words) -> None:
     """What is left out as private; budgets and declared speeds beside the forecast."""
     if result["private"]:
-        private = {name: [w.name("forecast.kept", one) for one in what] for name, what in result["private"].items()}
+        private = {
+            name: [w.name("forecast.kept", one) for one in what]
+            for name, what in result["private"].items()
+        }
         said = "; ".join(f"{name}: {', '.join(what)}" for name, what in private.items())
         output.out.print(w("forecast.private", private=said), markup=False)
     if result["budgets"]:
-        heads = [_head(key, w) for key in ("budget.whose", "budget.of", "col.rounds", "budget.whole", "budget")]
+        heads = [
+            _head(key, w)
+            for key in ("budget.whose", "budget.of", "col.rounds", "budget.whole", "budget")
+        ]
         lines = [
             [
                 row["who"] or w("plan.budget.all"),
                 w("plan.axis.seconds" if row["key"] == "hours" else f"plan.budget.of.{row['key']}"),
-                *("–" if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("rounds", "whole")),
+                *(
+                    "–" if row[key] is None else f"{row[key]:.3g} {row['unit']}"
+                    for key in ("rounds", "whole")
+                ),
                 f"{row['limit']:g} {row['unit']}",
                 _fits(row, w),
             ]
             for row in result["budgets"]
         ]
-        output.table(output.tabular([*heads, ""], lines, left=(0, 1, 5), title=w("forecast.budgets")))
+        output.table(
+            output.tabular([*heads, ""], lines, left=(0, 1, 5), title=w("forecast.budgets"))
+        )
     if result["declared"]:
         each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
         output.out.print(w("forecast.declared", each=each), markup=False)
@@ -151,7 +180,9 @@ def _fits(row: Mapping[str, Any], w: Words) -> str:
 
 
 def _ways(result: Mapping[str, Any], w: Words) -> None:
-    title = w("forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"]))
+    title = w(
+        "forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"])
+    )
     heads = [
         _head("way", w),
         _head("where", w),
@@ -185,8 +216,14 @@ def _even(result: Mapping[str, Any], w: Words) -> None:
         more = w("forecast.even.runs", n=_three(row["runs"])) if row["runs"] else ""
         if row["unsure"]:
             more += f" {w('forecast.even.unsure', what=unchecked(row['unsure'], w))}"
-        figures = {"buy": f"{row['buy']:.0f}", "rent": f"{row['rent']:.2f}", "hours": f"{row['hours']:.0f}"}
-        output.out.print(w("forecast.even", device=row["device"], more=more, **figures), markup=False)
+        figures = {
+            "buy": f"{row['buy']:.0f}",
+            "rent": f"{row['rent']:.2f}",
+            "hours": f"{row['hours']:.0f}",
+        }
+        output.out.print(
+            w("forecast.even", device=row["device"], more=more, **figures), markup=False
+        )
 
 
 def _weakest(result: Mapping[str, Any], w: Words) -> None:
@@ -194,7 +231,9 @@ def _weakest(result: Mapping[str, Any], w: Words) -> None:
     if weak is None:
         return
     rounds = {"time": _time(weak["round_seconds"]), "group": _time(weak["group_round_seconds"])}
-    said = w("forecast.weakest", name=weak["name"], rank=weak["rank"], steps=weak["steps"], **rounds)
+    said = w(
+        "forecast.weakest", name=weak["name"], rank=weak["rank"], steps=weak["steps"], **rounds
+    )
     output.out.print(said, markup=False)
     for row in weak["levers"]:
         what, time = w.reason(row["what"]), _time(row["round_seconds"])
@@ -216,7 +255,10 @@ def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
     ]
     lines = [_after_row(row, w) for row in result["participants"]]
     output.table(output.tabular(heads, lines, title=w("forecast.after")))
-    for key, memory in (("forecast.memory", result["memory"]), ("forecast.memory.card", result["card"])):
+    for key, memory in (
+        ("forecast.memory", result["memory"]),
+        ("forecast.memory.card", result["card"]),
+    ):
         if memory["ratio"]:
             gib = {what: f"{memory[what] / 2**30:.2f}" for what in ("predicted", "measured")}
             output.out.print(w(key, ratio=_ratio(memory["ratio"]), **gib), markup=False)
@@ -230,9 +272,17 @@ def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
 def _after_row(row: Mapping[str, Any], w: Words) -> list[str]:
     said, was = row["predicted"], row["measured"]
     both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
-    cut = f"({w('plan.cut')})" if row["cut"] else w("forecast.machine", machine=machines([row["machine"]], w))
+    cut = (
+        f"({w('plan.cut')})"
+        if row["cut"]
+        else w("forecast.machine", machine=machines([row["machine"]], w))
+    )
     name = row["name"] if row["alike"] else f"{row['name']} {cut}"
-    return [name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio"))]
+    return [
+        name,
+        *both,
+        *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")),
+    ]
 
 
 def _head(key: str, w: Words) -> str:
@@ -266,5 +316,9 @@ def _part(whole: Mapping[str, Any], w: Words) -> str:
 
 def _money(money: Mapping[str, float] | None) -> str:
     return (
-        "–" if not money else " + ".join(f"{_three(amount)} {currency}" for currency, amount in sorted(money.items()))
+        "–"
+        if not money
+        else " + ".join(
+            f"{_three(amount)} {currency}" for currency, amount in sorted(money.items())
+        )
     )

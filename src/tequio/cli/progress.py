@@ -1,6 +1,6 @@
-"""The one line that moves while a run goes on: stage, n of m, time left for the whole run, last loss; never wider than the terminal."""
-
-from __future__ import annotations
+"""The one line that moves while a run goes on: stage, n of m, time left for the whole run, last
+loss; never wider than the terminal.
+"""
 
 import math
 import time
@@ -15,19 +15,25 @@ SURE = 0.02  # share of the work from which on the time left can be said
 
 
 class ProgressLine:
-    """A watch (`tequio.app.stages`) that keeps where a run is, and says it in one line. Threads may call it.
+    """A watch (`tequio.app.stages`) that keeps where a run is, and says it in one line.
+
+    Threads may call it.
 
     on_stage: called when a stage begins, so that a short one is drawn too.
     """
 
-    def __init__(self, names: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, names: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._names, self._clock, self._lock = names, clock, Lock()
         self.on_stage: Callable[[], None] = lambda: None
         self._planned: dict[str, float] = {}
         self._made: dict[str, float] = {}
         self._stage, self._what, self._done, self._of = "", "", 0, 1
         self._loss: float | None = None
-        self._began: tuple[float, float] | None = None  # time and work at the first sign of training
+        self._began: tuple[float, float] | None = (
+            None  # time and work at the first sign of training
+        )
 
     def __call__(self, stage: str, what: str, done: int, of: int) -> None:
         """Keep that a stage has come to `done` of `of`; the stages before it are over."""
@@ -60,7 +66,10 @@ class ProgressLine:
             self._began = (self._clock(), sum(self._made.values()))
 
     def seconds_left(self) -> float | None:
-        """Return the time left for the whole run, from the pace so far; None where too little is known."""
+        """Return the time left for the whole run, from the pace so far;
+
+        None where too little is known.
+        """
         total, made = sum(self._planned.values()), sum(self._made.values())
         if self._began is None or total <= 0.0:
             return None
@@ -86,7 +95,9 @@ class ProgressLine:
         return _cut(said, room)
 
     def _share(self) -> str:
-        """How far the stage is; inside one of several personal models, with the percentage of the stage's steps."""
+        """How far the stage is; inside one of several personal models, with the percentage of the
+        stage's steps.
+        """
         planned = self._planned.get(self._stage)
         count = f"{min(self._done + (self._done < self._of), self._of)} of {self._of}"
         if self._stage != "rounds" and planned:

@@ -1,7 +1,5 @@
 """`tequio query`: the record of a run by SQL, as a table, as JSON or as CSV."""
 
-from __future__ import annotations
-
 import csv as csv_module
 import sys
 from pathlib import Path
@@ -16,9 +14,12 @@ from tequio.cli.options import Json
 
 def query(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
-    sql: Annotated[str, typer.Argument(help="One SELECT or WITH … SELECT; docs/record.md has the schema.")],
+    sql: Annotated[
+        str, typer.Argument(help="One SELECT or WITH … SELECT; docs/record.md has the schema.")
+    ],
     csv: Annotated[
-        bool, typer.Option("--csv", help="Print comma-separated values, the names of columns first.")
+        bool,
+        typer.Option("--csv", help="Print comma-separated values, the names of columns first."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -42,7 +43,11 @@ def query(
             rows.add_row(*(_cell(value, none="–") for value in row))
         output.table(rows)
 
-    output.emit({"columns": columns, "rows": [[_plain(value) for value in row] for row in answer.rows]}, json, words)
+    output.emit(
+        {"columns": columns, "rows": [[_plain(value) for value in row] for row in answer.rows]},
+        json,
+        words,
+    )
 
 
 def _plain(value: Any) -> Any:

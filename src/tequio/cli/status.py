@@ -1,7 +1,5 @@
 """`tequio status`: how a federation across a network stands, for a person or as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +21,9 @@ def status(
     folder: Annotated[Path, typer.Argument(help="Folder of a coordinator, or of a participant.")],
     json: Json = False,
 ) -> None:
-    """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what to do next."""
+    """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what
+    to do next.
+    """
     from tequio.app.network.monitoring.status import read_status
 
     found = read_status(folder)
@@ -32,16 +32,22 @@ def status(
 
 
 def _coordinator(found: Mapping[str, Any]) -> None:
-    output.say(f"{found['name'] or 'Federation'} at {found['address']}: {found['state']}{_process(found)}")
+    output.say(
+        f"{found['name'] or 'Federation'} at {found['address']}: {found['state']}{_process(found)}"
+    )
     last = found["last_round"]
     if last is not None:
         of = f"Round {found['round']} of {found['rounds']}"
         counts = f"{found['accepted']} accepted, {found['rejected']} rejected"
-        output.say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {duration(last['seconds'])}.")
+        output.say(
+            f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round "
+            f"{duration(last['seconds'])}."
+        )
         if last["accepted"] is False:
             output.say(f"The last round was rejected: {ENGLISH.reason(last['reason'])}")
         losses = "  ".join(
-            f"{row['round']}: {_loss(row['loss'])}{'' if row['accepted'] is not False else ' (rejected)'}"
+            f"{row['round']}: "
+            f"{_loss(row['loss'])}{'' if row['accepted'] is not False else ' (rejected)'}"
             for row in found["validation"][-LOSSES:]
         )
         output.say(f"Validation loss by round  {losses}")
@@ -57,15 +63,25 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         "loss",
         "personal",
     ]
-    lines = [[Text(cell) for cell in _cells(row)] for row in found["participants"]]  # its words may hold markup
+    lines = [
+        [Text(cell) for cell in _cells(row)] for row in found["participants"]
+    ]  # its words may hold markup
     output.table(output.tabular(heads, lines, left=(0, 1, 2, 3, 4, 9), wrapped=range(len(heads))))
-    what = "Bytes are those of the record, since the run began; in all: whatever passed the door for a participant."
+    what = (
+        "Bytes are those of the record, since the run began; in all: whatever passed the door "
+        "for a participant."
+    )
     output.say(what, *map(_wait, found["waits_for"]))
     if missing := {name: ENGLISH.reason(reason) for name, reason in found["missing"].items()}:
-        output.say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
+        output.say(
+            "Without a personal model: "
+            f"{', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}."
+        )
     output.say(*(f"Warning: {ENGLISH.reason(reason)}" for reason in found["certificates"]))
     if found["refusals"]:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
+        counts = ", ".join(
+            f"{reason} {count}" for reason, count in sorted(found["refusals"].items())
+        )
         output.say(f"Refused at the door: {counts}.")
     _end(found)
 
@@ -78,28 +94,47 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _participant(found: Mapping[str, Any]) -> None:
-    output.say(f"{found['name']}, of the federation at {found['address']}: {found['state']}{_process(found)}")
+    output.say(
+        f"{found['name']}, of the federation at {found['address']}: "
+        f"{found['state']}{_process(found)}"
+    )
     if found["connected"] is not None:
-        output.say(f"{'Connected' if found['connected'] else 'Not connected'} since {found['since']}.")
+        output.say(
+            f"{'Connected' if found['connected'] else 'Not connected'} since {found['since']}."
+        )
     if found["last_task"] is not None:
-        task, tasks = found["last_task"], ", ".join(f"{kind} {count}" for kind, count in sorted(found["tasks"].items()))
-        output.say(f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at {task['time']}.")
+        task, tasks = (
+            found["last_task"],
+            ", ".join(f"{kind} {count}" for kind, count in sorted(found["tasks"].items())),
+        )
+        output.say(
+            f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at "
+            f"{task['time']}."
+        )
         down, up = (_size(found["since_started"][key]) for key in ("bytes_down", "bytes_up"))
         output.say(f"Since this process was started: {tasks}; {down} down, {up} up in all.")
     if found["updates_up"]:
         output.say(f"Updates sent since it joined, by its own book: {_size(found['updates_up'])}.")
     if found["failures"]:
-        output.say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
+        output.say(
+            "Could not be done: "
+            f"{', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}."
+        )
     if found["departed"] is not None:
         last = found["departed"]
         output.say(
-            f"The coordinator departed from what was agreed ({last['times']}). Last, {last['time']}: {last['what']}"
+            f"The coordinator departed from what was agreed ({last['times']}). Last, "
+            f"{last['time']}: {last['what']}"
         )
     if found["members"] is not None:
         listed = found["members"]
-        output.say(f"Masked rounds: {len(listed['keys'])} members, fingerprint {listed['fingerprint']}.")
+        output.say(
+            f"Masked rounds: {len(listed['keys'])} members, fingerprint {listed['fingerprint']}."
+        )
         if listed["offered"]:
-            output.say(f"Another key is shown for {', '.join(listed['offered'])}: see `tequio members`.")
+            output.say(
+                f"Another key is shown for {', '.join(listed['offered'])}: see `tequio members`."
+            )
     if found["personal"] is not None:
         output.say(f"Personal model made; kept: {found['personal']}.")
     if found["alone"] is not None:

@@ -1,7 +1,5 @@
 """The end of a run in the terminal: who gained, what it cost, where the report is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,21 +29,29 @@ NOTED = 12  # participants whose data are remarked on; the report has all
 
 
 def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lang = "en") -> None:
-    """A table of participants on their own test data, then totals, then where to look; in the report's words where it has such."""
+    """A table of participants on their own test data, then totals, then where to look; in the
+    report's words where it has such.
+    """
     page = Page(Words(lang), Numbers(lang), summary)
     output.table(_results(page))
     for row in summary["participants"]:
-        if said := [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]:
+        if said := [
+            part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part
+        ]:
             output.out.print(f"{row['name']}: {'. '.join(said)}.", markup=False)
         if row["cut"]:
             output.out.print(
-                page.w(f"personal.{cut_to(row)}", name=row["name"], how=page.w.reason(row["cut"])), markup=False
+                page.w(f"personal.{cut_to(row)}", name=row["name"], how=page.w.reason(row["cut"])),
+                markup=False,
             )
     _print_notes(page)
     w, rounds = page.w, summary["rounds"]
     if rounds["stopped"]:
         key = "head.stopped" if rounds["total"] else "head.unmade"
-        facts = {"rounds": page.rounds_count(rounds["total"]), "reason": w.reason(rounds["stopped"])}
+        facts = {
+            "rounds": page.rounds_count(rounds["total"]),
+            "reason": w.reason(rounds["stopped"]),
+        }
         output.out.print(w(key, **facts), markup=False)
     if summary["comparison_cut"] and rounds["total"]:
         output.out.print(base_sentence(page), markup=False)
@@ -56,7 +62,9 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
 
 
 def _results(page: Page) -> Table:
-    """A row for each participant: texts right (or perplexity) by model, the difference, the verdict."""
+    """A row for each participant: texts right (or perplexity) by model, the difference, the
+    verdict.
+    """
     w, summary = page.w, page.s
     causal = summary["measure"] == "perplexity"
     title = w("say.title", name=summary["name"], measure=w(f"say.measure.{summary['measure']}"))
@@ -106,7 +114,9 @@ def _print_cost(page: Page, folder: Path) -> None:
         around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
         key = "say.time.work" if cost["elapsed"] is None else "say.time"
         time = w(key, time=n.duration(cost["elapsed"]), work=n.duration(cost["seconds"]))
-        output.out.print(w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time), markup=False)
+        output.out.print(
+            w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time), markup=False
+        )
     if whole["grams"] is None and not whole["money"]:
         return
     said = w("say.carbon.none")
@@ -120,7 +130,9 @@ def _print_cost(page: Page, folder: Path) -> None:
 
 
 def print_adapted(result: Mapping[str, Any]) -> None:
-    """What a newcomer got: its candidates on its own test data, the gain over starting alone, where the adapter is."""
+    """What a newcomer got: its candidates on its own test data, the gain over starting alone, where
+    the adapter is.
+    """
     causal = result["test"]["base"]["accuracy"] is None
     gain = result["gains"]["personal_over_local"]["loss" if causal else "accuracy"]
     fair = "cut" not in result or gain is not None
@@ -128,16 +140,23 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     sizes = result["examples"]
     title = f"{result['name']}: {'perplexity' if causal else 'accuracy'} on its own test data"
     figures = [_figure(test[model], causal) for model in MODELS]
-    output.table(output.tabular(MODELS, [figures], left=(), title=title, wrapped=range(len(MODELS))))
+    output.table(
+        output.tabular(MODELS, [figures], left=(), title=title, wrapped=range(len(MODELS)))
+    )
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
-        output.out.print(Words("en")(key, name=result["name"], how=Words("en").reason(result["cut"])), markup=False)
+        output.out.print(
+            Words("en")(key, name=result["name"], how=Words("en").reason(result["cut"])),
+            markup=False,
+        )
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
-        output.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
+        output.out.print(
+            f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high})."
+        )
     output.out.print(
-        f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on {sizes['train']}, "
-        f"tested on {sizes['test']}."
+        f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on "
+        f"{sizes['train']}, tested on {sizes['test']}."
     )
     energy = result["energy"]
     words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {duration(energy['seconds'])}."
@@ -147,11 +166,15 @@ def print_adapted(result: Mapping[str, Any]) -> None:
 
 
 def _unfinished(w: Words, folder: Path, home: bool) -> str:
-    """With how to go on; home: a participant's own record, or a copy that went along with who left."""
+    """With how to go on; home: a participant's own record, or a copy that went along with who
+    left.
+    """
     if not home:
         return w("say.unfinished.run", command=f"tequio run --resume {folder}")
     command = network_command(folder.resolve())
-    return w("say.unfinished.left") if command is None else w("say.unfinished.home", command=command)
+    return (
+        w("say.unfinished.left") if command is None else w("say.unfinished.home", command=command)
+    )
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
@@ -159,7 +182,8 @@ def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
     for piece in provenance:
         version = f" {piece['version']}" if piece["version"] else ""
         output.err.print(
-            f"  {piece['name']}{version}, {piece['licence']}: {ENGLISH.reason(piece['used_for'])}", markup=False
+            f"  {piece['name']}{version}, {piece['licence']}: {ENGLISH.reason(piece['used_for'])}",
+            markup=False,
         )
 
 
@@ -184,7 +208,9 @@ def print_exported(rows: Sequence[Mapping[str, Any]]) -> None:
             size = f"rank {row['rank']}{less}, {row['bytes'] / 1e6:.1f} MB"
             _print_exported(row["name"], row["adapter"], size, row["agreement"])
         if "merged" in row:
-            _print_exported(row["name"], row["merged"], row["merged_dtype"], row["merged_agreement"])
+            _print_exported(
+                row["name"], row["merged"], row["merged_dtype"], row["merged_agreement"]
+            )
 
 
 def _print_exported(name: str, folder: str, size: str, agreement: Mapping[str, Any] | None) -> None:
@@ -192,8 +218,14 @@ def _print_exported(name: str, folder: str, size: str, agreement: Mapping[str, A
     if agreement is None:
         said = "not measured: no validation data of this model are at hand here"
     elif "equal" in agreement:
-        said = f"the same answer on {100 * agreement['equal']:.1f} % of {agreement['count']} validation texts"
+        said = (
+            f"the same answer on {100 * agreement['equal']:.1f} % of {agreement['count']} "
+            "validation texts"
+        )
     else:
         change = agreement["exported_loss"] - agreement["loss"]
-        said = f"loss {agreement['exported_loss']:.4f}, {change:+.4f} from the original, on {agreement['count']} blocks"
+        said = (
+            f"loss {agreement['exported_loss']:.4f}, {change:+.4f} from the original, on "
+            f"{agreement['count']} blocks"
+        )
     output.out.print(f"  Agreement with the original: {said}.", markup=False)

@@ -1,7 +1,5 @@
 """Print on terminals and into logs that cannot show every character: none is worth a traceback."""
 
-from __future__ import annotations
-
 import codecs
 import io
 import os
@@ -22,7 +20,9 @@ NAME = "tequio-plain"
 
 
 def plain(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands in for characters that an encoding lacks: a near one, else a question mark (a codec's error handler)."""
+    """Return what stands in for characters that an encoding lacks: a near one, else a question mark
+    (a codec's error handler).
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_near, error.object[error.start : error.end])), error.end
@@ -38,9 +38,11 @@ def _near(letter: str) -> str:
 
 
 def read_names_as_utf8() -> None:
-    """Begin this process again in Python's UTF-8 mode where names of files would be read in another encoding, with the streams as they are.
+    """Begin this process again in Python's UTF-8 mode where names of files would be read in another
+    encoding, with the streams as they are.
 
-    Names in configuration files are UTF-8, so in a POSIX or Latin-1 locale a path with other letters than ASCII would not be found.
+    Names in configuration files are UTF-8, so in a POSIX or Latin-1 locale a path with other
+    letters than ASCII would not be found.
     """
     if sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
@@ -53,7 +55,9 @@ def read_names_as_utf8() -> None:
 
 
 def prepare_streams() -> None:
-    """Let standard output and error replace what they cannot show, whatever the locale is; other settings stay."""
+    """Let standard output and error replace what they cannot show, whatever the locale is; other
+    settings stay.
+    """
     codecs.register_error(NAME, plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != NAME:
@@ -62,4 +66,9 @@ def prepare_streams() -> None:
 
 def shows_all() -> bool:
     """Whether standard output can show every character."""
-    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("_", "-").startswith("utf")
+    return (
+        (getattr(sys.stdout, "encoding", None) or "ascii")
+        .lower()
+        .replace("_", "-")
+        .startswith("utf")
+    )

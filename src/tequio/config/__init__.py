@@ -1,7 +1,10 @@
-"""The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
+"""The two configuration files, strictly read:
 
-`sections`, `methods` and `accounting` are their tables, `federation` and `participant` the files as a whole. `load` reads them, `presets`
-resolves methods by name, `stored` is how a record has them, `explain` answers a wrong value, and `reference` says what each key means.
+`federation.toml` (what all agreed to) and `participant.toml` (never leaves).
+
+`sections`, `methods` and `accounting` are their tables, `federation` and `participant` the files as
+a whole. `load` reads them, `presets` resolves methods by name, `stored` is how a record has them,
+`explain` answers a wrong value, and `reference` says what each key means.
 """
 
 from tequio.config.federation import Federation

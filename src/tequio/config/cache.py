@@ -1,7 +1,5 @@
 """Where Tequio keeps what can be fetched or computed again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""What is wrong with a value of a configuration file, in words: key, what was expected, what was got, what to do.
+"""What is wrong with a value of a configuration file, in words: key, what was expected, what was
+got, what to do.
 
-Nothing of the validator's own wording is passed on; what it finds that is not known here is said in general words.
+Nothing of the validator's own wording is passed on; what it finds that is not known here is said in
+general words.
 """
-
-from __future__ import annotations
 
 import difflib
 import re
@@ -44,9 +44,13 @@ SURE, NEAR = 0.85, 0.6  # ratios of difflib: a slip of the pen; a name that may 
 
 
 def explain(
-    error: Mapping[str, Any], model: type[BaseModel], elsewhere: Mapping[str, Collection[str]] | None = None
+    error: Mapping[str, Any],
+    model: type[BaseModel],
+    elsewhere: Mapping[str, Collection[str]] | None = None,
 ) -> Reason:
-    """Return one fault that the validator found in a file of sections like `model`. elsewhere: other file -> keys only it has."""
+    """Return one fault that the validator found in a file of sections like `model`. elsewhere:
+    other file -> keys only it has.
+    """
     loc = tuple(part for part in error["loc"] if part != "[key]")
     where, kind = ".".join(map(str, loc)), str(error["type"])
     if kind == "extra_forbidden":
@@ -70,14 +74,20 @@ def explain(
 
 
 def _unknown(where: str, loc: tuple[Any, ...], value: Any, model: type[BaseModel]) -> Reason:
-    """What is said of a key that is not known: another library's name, a key of another table, a slip of the pen, or none of these."""
+    """What is said of a key that is not known: another library's name, a key of another table, a
+    slip of the pen, or none of these.
+    """
     name, known = str(loc[-1]), _keys_at(model, loc[:-1])
     plain = {key.lower(): key for key in known}
     near = difflib.get_close_matches(name.lower(), list(plain), n=1, cutoff=SURE)
     meant = other_name(name, isinstance(value, Mapping))
     if meant is not None and not near:
         key, note = meant
-        own = key.rpartition(".")[2] if key.rpartition(".")[2] in known and key.count(".") == len(loc) - 1 else key
+        own = (
+            key.rpartition(".")[2]
+            if key.rpartition(".")[2] in known and key.count(".") == len(loc) - 1
+            else key
+        )
         facts = {"key": where, "own_key": own} | ({"note": note} if note else {})
         return Reason("key-foreign-noted" if note else "key-foreign", facts)
     if not near:
@@ -102,13 +112,23 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Reason("got-table").as_record()
     if isinstance(value, list):
-        return (Reason("got-list", {"count": len(value)}) if value else Reason("got-empty-list")).as_record()
-    return str(value) if isinstance(value, int | float | date | time) else Reason("got-other").as_record()
+        return (
+            Reason("got-list", {"count": len(value)}) if value else Reason("got-empty-list")
+        ).as_record()
+    return (
+        str(value)
+        if isinstance(value, int | float | date | time)
+        else Reason("got-other").as_record()
+    )
 
 
 def _hint(kind: str, value: Any, where: str, context: Mapping[str, Any]) -> Reason | None:
     """What to do, where it is plain."""
-    if kind in ("int_type", "float_type") and isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()):
+    if (
+        kind in ("int_type", "float_type")
+        and isinstance(value, str)
+        and re.fullmatch(r"[+-]?\d+,\d+", value.strip())
+    ):
         return Reason("hint-point", {"value": value.strip().replace(",", ".")})
     if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
         return Reason("hint-no-quotes")
@@ -117,7 +137,11 @@ def _hint(kind: str, value: Any, where: str, context: Mapping[str, Any]) -> Reas
     if kind == "int_type" and isinstance(value, float):
         return Reason("hint-no-point")
     if kind == "list_type":
-        return Reason("hint-each", {"key": where}) if isinstance(value, Mapping) else Reason("hint-brackets")
+        return (
+            Reason("hint-each", {"key": where})
+            if isinstance(value, Mapping)
+            else Reason("hint-brackets")
+        )
     if kind in ("model_type", "dict_type"):
         tables = isinstance(value, list) and any(isinstance(each, Mapping) for each in value)
         return Reason("hint-once", {"key": where}) if tables else Reason("hint-table")

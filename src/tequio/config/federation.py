@@ -51,14 +51,16 @@ class Federation(Section):
     here.
     """
 
-    name: Annotated[Name, Field(description="Name of the run, and of its default folder `runs/NAME-SEED`.")]
+    name: Annotated[
+        Name, Field(description="Name of the run, and of its default folder `runs/NAME-SEED`.")
+    ]
     seed: Annotated[
         int,
         Field(
             ge=0,
-            description="Number from which every random stream is derived. The same seed on the same machine "
-            "type gives a bit-for-bit identical result, unless a measured speed changes an "
-            "assignment.",
+            description="Number from which every random stream is derived. The same seed on the "
+            "same machine type gives a bit-for-bit identical result, unless a measured speed "
+            "changes an assignment.",
         ),
     ] = 0
     base: BaseSection
@@ -89,7 +91,11 @@ class Federation(Section):
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> Federation:
-        names, train, weights = [p.name for p in self.participants], self.train, self.algorithm.weights
+        names, train, weights = (
+            [p.name for p in self.participants],
+            self.train,
+            self.algorithm.weights,
+        )
         twice = ", ".join(sorted(n for n, times in Counter(names).items() if times > 1))
         cohort, quorum, buffer = train.cohort, train.quorum or 0, train.buffer or 1
         most = cohort or len(names)
@@ -157,7 +163,9 @@ class Federation(Section):
                 Reason("cosine-without-centre"),
             ),
             (
-                screen.cosine is not None and screen.cosine_to == "others" and len(self.participants) < 3,
+                screen.cosine is not None
+                and screen.cosine_to == "others"
+                and len(self.participants) < 3,
                 Reason("cosine-of-two"),
             ),
         )
@@ -173,7 +181,10 @@ class Federation(Section):
                 near = difflib.get_close_matches(entry.base, known, n=1, cutoff=0.0)[0]
                 facts = {"name": entry.name, "base": entry.base, "nearest": near, "names": known}
                 raise Unfit(Reason("base-unknown", facts))
-        shared = next((e.name for e in self.participants if e.name in {f"shared-{name}" for name in known}), None)
+        shared = next(
+            (e.name for e in self.participants if e.name in {f"shared-{name}" for name in known}),
+            None,
+        )
         unused = next((name for name in known if name not in held), None)
         least = min(known, key=held.count)
         members = held.count(least)
@@ -186,7 +197,10 @@ class Federation(Section):
                 Reason("cohort-of-base", {"count": cohort, "base": least, "members": members}),
             ),
             (
-                self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3,
+                self.bases
+                and self.screen.cosine is not None
+                and self.screen.cosine_to == "others"
+                and members < 3,
                 Reason("cosine-of-base", {"base": least, "members": members}),
             ),
         )
@@ -194,7 +208,12 @@ class Federation(Section):
 
     @model_validator(mode="after")
     def _coordinator_fits(self) -> Federation:
-        peers, distil, budget, shift = self.topology.kind != "star", self.distil, self.budget, self.shift
+        peers, distil, budget, shift = (
+            self.topology.kind != "star",
+            self.distil,
+            self.budget,
+            self.shift,
+        )
         timed = shift is not None and shift.kg_co2e is not None
         refuse(
             (
@@ -202,7 +221,9 @@ class Federation(Section):
                 Reason("budget-without-currency"),
             ),
             (
-                budget.kg_co2e is not None and self.energy.country is None and self.energy.intensity is None,
+                budget.kg_co2e is not None
+                and self.energy.country is None
+                and self.energy.intensity is None,
                 Reason("budget-without-place"),
             ),
             (
@@ -250,21 +271,33 @@ class Federation(Section):
         for entry in self.participants:
             if entry.name == participant:
                 return entry.base
-        raise refusal(ConfigError, "not-on-roster", name=participant, names=[p.name for p in self.participants])
+        raise refusal(
+            ConfigError,
+            "not-on-roster",
+            name=participant,
+            names=[p.name for p in self.participants],
+        )
 
     def part(self, base: str) -> Federation:
-        """The federation of the participants of one base, as if it were the only one; its random streams are its own.
+        """The federation of the participants of one base, as if it were the only one; its random
+        streams are its own.
 
         It is a whole federation: theirs is its main base, and nobody teaches it.
         """
-        members = [entry.model_copy(update={"base": MAIN}) for entry in self.participants if entry.base == base]
+        members = [
+            entry.model_copy(update={"base": MAIN})
+            for entry in self.participants
+            if entry.base == base
+        ]
         if base == MAIN:
             return self.model_copy(update={"participants": members, "bases": [], "distil": None})
         own = next(further for further in self.bases if further.name == base)
         changes: dict[str, Any] = {
             "seed": derive(self.seed, "base", base),
             "base": BaseSection(model=own.model, licence=own.licence, dtype=own.dtype),
-            "adapter": self.adapter.model_copy(update={"modules": own.modules or self.adapter.modules}),
+            "adapter": self.adapter.model_copy(
+                update={"modules": own.modules or self.adapter.modules}
+            ),
             "participants": members,
             "bases": [],
             "distil": None,

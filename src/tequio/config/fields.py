@@ -1,6 +1,6 @@
-"""What the tables of both configuration files share: how they are read, and the types of their keys."""
-
-from __future__ import annotations
+"""What the tables of both configuration files share: how they are read, and the types of their
+keys.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,9 @@ Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
-MOST_TRIED = 64  # values of one list of [personal]; each is a candidate or a fit, and messages bound the number of both
+# values of one list of [personal]; each is a candidate or a fit, and messages bound the number of
+# both
+MOST_TRIED = 64
 MOST_PULLED = 32  # values of personal.ditto, each of which is a fit and a candidate
 
 
@@ -36,7 +38,10 @@ class Unfit(ValueError):
 
 
 def short_enough(text: str) -> str:
-    """Return words that travel in messages as they are. Raises ValueError where they are longer than a message may hold."""
+    """Return words that travel in messages as they are.
+
+    Raises ValueError where they are longer than a message may hold.
+    """
     if (size := len(text.encode("utf-8", "replace"))) > TEXT:
         raise Unfit(Reason("text-too-long", {"size": size, "most": TEXT}))
     return text
@@ -46,7 +51,10 @@ Words = Annotated[str, AfterValidator(short_enough)]
 
 
 def printable(text: str) -> str:
-    """Return a path or a name as it is. Raises ValueError where it holds a tab or a line end, as a Windows path in double quotes does."""
+    """Return a path or a name as it is.
+
+    Raises ValueError where it holds a tab or a line end, as a Windows path in double quotes does.
+    """
     if set(text) & set("\t\n\r\b\f"):
         raise Unfit(Reason("path-with-tab"))
     return text
@@ -77,7 +85,9 @@ class Section(BaseModel):
 
 
 def checked(check: Callable[[str], object]) -> AfterValidator:
-    """Return a validator that refuses each text which `check` refuses, in the words of its ConfigError or ValueError."""
+    """Return a validator that refuses each text which `check` refuses, in the words of its
+    ConfigError or ValueError.
+    """
 
     def run(text: str) -> str:
         try:
@@ -90,7 +100,10 @@ def checked(check: Callable[[str], object]) -> AfterValidator:
 
 
 def refuse(*faults: tuple[object, Reason]) -> None:
-    """Raise Unfit with the reason of the first fault that holds. faults: (whether it holds, reason)."""
+    """Raise Unfit with the reason of the first fault that holds. faults:
+
+    (whether it holds, reason).
+    """
     for holds, reason in faults:
         if holds:
             raise Unfit(reason)

@@ -3,8 +3,6 @@
 Relative paths start at the file's own folder.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,12 +32,17 @@ def load_federation(path: Path) -> Federation:
 
 
 def federation_of_text(text: str, source: str) -> Federation:
-    """A federation.toml that came as text, from `source`; its paths are those of the machine that it came from."""
+    """A federation.toml that came as text, from `source`; its paths are those of the machine that
+    it came from.
+    """
     return validated(parse_toml(text, source), Federation, Path(source))
 
 
 def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
-    """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
+    """Read a participant.toml whose name must be `expected`, if given.
+
+    Raises ConfigError naming file and key.
+    """
     if path is None:
         raise refusal(ConfigError, "roster-without-file", name=expected)
     loaded = _load(path, ParticipantFile)
@@ -49,7 +52,9 @@ def load_participant(path: Path | None, expected: str | None = None) -> Particip
 
 
 def whole(recorded: Any) -> dict[str, Any]:
-    """Return the configuration that a record keeps with every key, as JSON values; as it lies there where it is not readable."""
+    """Return the configuration that a record keeps with every key, as JSON values; as it lies there
+    where it is not readable.
+    """
     try:
         return validated(recorded, Federation, Path()).model_dump(mode="json")
     except (ConfigError, TypeError):
@@ -57,7 +62,9 @@ def whole(recorded: Any) -> dict[str, Any]:
 
 
 def _rooted(value: Any, root: Path) -> Any:
-    """Return a section with each path in it seen from `root`, and each base that is a folder or file there as an absolute path."""
+    """Return a section with each path in it seen from `root`, and each base that is a folder or
+    file there as an absolute path.
+    """
     if isinstance(value, Path):
         return _below(value, root)
     if isinstance(value, list):
@@ -73,7 +80,9 @@ def _rooted(value: Any, root: Path) -> Any:
 
 
 def _below(path: Path, root: Path) -> Path:
-    """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is not there)."""
+    """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is
+    not there).
+    """
     return root / os.path.expanduser(path)
 
 
@@ -83,7 +92,10 @@ def federation_table(path: Path) -> dict[str, Any]:
 
 
 def of_table(raw: Mapping[str, Any], model: type[Model], source: Path, root: Path) -> Model:
-    """Return `raw` as a whole file, its paths seen from the folder `root`. Raises ConfigError naming `source` and each faulty key."""
+    """Return `raw` as a whole file, its paths seen from the folder `root`.
+
+    Raises ConfigError naming `source` and each faulty key.
+    """
     found: Model = _rooted(validated(raw, model, source), root)
     return found
 
@@ -106,12 +118,18 @@ def _table(path: Path, model: type[Section]) -> dict[str, Any]:
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
-    """`raw` as a section. Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key."""
+    """`raw` as a section.
+
+    Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key.
+    """
     if model is Federation and isinstance(raw, Mapping):
         raw = without_retired(raw, path, RETIRED)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        elsewhere = {f"{file}.toml": of.model_fields.keys() - model.model_fields.keys() for file, of in FILES.items()}
+        elsewhere = {
+            f"{file}.toml": of.model_fields.keys() - model.model_fields.keys()
+            for file, of in FILES.items()
+        }
         faults = [explain(e, model, elsewhere).as_record() for e in error.errors()]
         raise refusal(ConfigError, "keys-unfit", path=path, faults=faults) from None

@@ -1,9 +1,8 @@
-"""Methods by name, `[algorithm] preset`: resolved once, while the file is read, so that nothing further on knows of them.
+"""Methods by name, `[algorithm] preset`: resolved once, while the file is read, so that nothing
+further on knows of them.
 
 `presets.toml` has the keys of each.
 """
-
-from __future__ import annotations
 
 import difflib
 import tomllib
@@ -41,10 +40,17 @@ def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
         raise Unfit(Reason("preset-unknown", {"nearest": near, "names": list(PRESETS)}))
     pieces, starts = PRESETS[name]["pieces"], PRESETS[name].get("starts", ())
-    out: Mapping[str, Any] = {**raw, "algorithm": {key: value for key, value in algorithm.items() if key != "preset"}}
+    out: Mapping[str, Any] = {
+        **raw,
+        "algorithm": {key: value for key, value in algorithm.items() if key != "preset"},
+    }
     for where, value in leaves(pieces):
         if _at(out, where) not in (None, value):
-            facts = {"key": ".".join(where), "preset": name, "value": None if value == {} else repr(value)}
+            facts = {
+                "key": ".".join(where),
+                "preset": name,
+                "value": None if value == {} else repr(value),
+            }
             raise Unfit(Reason("preset-has-other", facts))
     out = _filled(out, pieces)
     for group in starts:
@@ -63,7 +69,9 @@ def _at(tree: Any, where: Path) -> Any:
 
 
 def _filled(own: Any, given: Any) -> Any:
-    """Return nested tables with the keys given that they lack; what is no table stays, and is refused later."""
+    """Return nested tables with the keys given that they lack; what is no table stays, and is
+    refused later.
+    """
     if not isinstance(own, Mapping) or not isinstance(given, Mapping):
         return own
     return {**given, **{key: _filled(value, given.get(key)) for key, value in own.items()}}

@@ -1,7 +1,5 @@
 """[privacy] of both configuration files: what may leave a participant."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,10 +16,11 @@ class PrivacySection(Section):
     mode: Annotated[
         Mode,
         Field(
-            description="`open`: the coordinator reads every update and score. `masked`: it reads only sums over the "
-            "participants of a round, by a secure sum; the sums and the models still tell what they tell. "
-            "`masked` needs 3 participants, `reduce` `rolora` or `ffa`, and `weights` `uniform`. "
-            "With `tequio run` one process still holds everything. Across a network see docs/network.md."
+            description="`open`: the coordinator reads every update and score. `masked`: it reads "
+            "only sums over the participants of a round, by a secure sum; the sums and the "
+            "models still tell what they tell. `masked` needs 3 participants, `reduce` "
+            "`rolora` or `ffa`, and `weights` `uniform`. With `tequio run` one process still "
+            "holds everything. Across a network see docs/network.md."
         ),
     ] = "open"
 
@@ -31,5 +30,8 @@ class LeastPrivacySection(Section):
 
     least_mode: Annotated[
         Mode,
-        Field(description="The weakest `[privacy] mode` with which this participant takes part: `open` or `masked`."),
+        Field(
+            description="The weakest `[privacy] mode` with which this participant takes part: "
+            "`open` or `masked`."
+        ),
     ] = "open"

@@ -1,6 +1,6 @@
-"""The keys of both files as their models describe them: for the reference, the JSON Schema, templates and `tequio config explain`."""
-
-from __future__ import annotations
+"""The keys of both files as their models describe them: for the reference, the JSON Schema,
+templates and `tequio config explain`.
+"""
 
 import json
 import re
@@ -20,7 +20,9 @@ from tequio.config.participant import ParticipantFile
 from tequio.core.errors import ConfigError
 from tequio.core.texts.words import refusal
 
-FILES: Mapping[str, type[Section]] = MappingProxyType({"federation": Federation, "participant": ParticipantFile})
+FILES: Mapping[str, type[Section]] = MappingProxyType(
+    {"federation": Federation, "participant": ParticipantFile}
+)
 """Name of a file, without .toml -> its model."""
 
 
@@ -66,7 +68,9 @@ def about(file: str, table: str = "") -> str:
 
 
 def comments(file: str) -> dict[str, str]:
-    """Return what stands above each part of a commented file: name of a table or key -> a sentence; empty name: the file."""
+    """Return what stands above each part of a commented file: name of a table or key -> a sentence;
+    empty name: the file.
+    """
     tables = {key.table for key in keys(file)}
     sentences = {key.name: re.split(r"(?<=\.) (?=[A-Z`])", key.meaning)[0] for key in keys(file)}
     return sentences | {table: about(file, table) for table in tables}
@@ -83,7 +87,10 @@ def find(name: str) -> list[Key]:
     if meant := other_name(name, table=False):
         raise refusal(ConfigError, "key-renamed", key=name, own_key=meant[0], note=meant[1])
     likeness = {
-        key.name: max(SequenceMatcher(None, name.lower(), of).ratio() for of in (key.name, key.leaf)) for key in every
+        key.name: max(
+            SequenceMatcher(None, name.lower(), of).ratio() for of in (key.name, key.leaf)
+        )
+        for key in every
     }
     near = sorted(likeness, key=lambda of: -likeness[of])[:3]
     raise refusal(ConfigError, "key-unknown", key=name, names=near)
@@ -93,7 +100,11 @@ def _keys(file: str, part: Mapping[str, Any], above: str) -> Iterator[Key]:
     tables = {name: table_of(schema(file), value) for name, value in part["properties"].items()}
     for name, value in part["properties"].items():
         if not tables[name]:
-            default = "**required**" if name in part.get("required", []) else _default(value.get("default"), value)
+            default = (
+                "**required**"
+                if name in part.get("required", [])
+                else _default(value.get("default"), value)
+            )
             words = (_type(value), default, value.get("description", ""))
             yield Key(f"{file}.toml", above.rstrip("."), name, f"{above}{name}", *words)
     for name, table in tables.items():
@@ -110,7 +121,13 @@ def table_of(whole: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str,
 
 def _default(value: Any, of: Mapping[str, Any]) -> str:
     holds = [option.get("type") in ("object", "array") for option in of.get("anyOf", [of])]
-    return f"`{json.dumps(value, ensure_ascii=False)}`" if value is not None else "empty" if all(holds) else "–"
+    return (
+        f"`{json.dumps(value, ensure_ascii=False)}`"
+        if value is not None
+        else "empty"
+        if all(holds)
+        else "–"
+    )
 
 
 def _type(of: Mapping[str, Any]) -> str:

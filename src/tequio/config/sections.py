@@ -1,4 +1,6 @@
-"""Tables of federation.toml that say what is trained, one class per table: base, task, adapter, rounds, centre, roster."""
+"""Tables of federation.toml that say what is trained, one class per table: base, task, adapter,
+rounds, centre, roster.
+"""
 
 from __future__ import annotations
 
@@ -53,30 +55,34 @@ class BaseSection(Section):
     licence: Annotated[
         Words,
         Field(
-            description="Licence of the base, as declared; ledger and report repeat it (at most 2,048 bytes). "
-            "Nobody checks it for you."
+            description="Licence of the base, as declared; ledger and report repeat it (at most "
+            "2,048 bytes). Nobody checks it for you."
         ),
     ] = "not stated"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float32"],
         Field(
-            description="Precision of the frozen base; `auto` is bfloat16 where the GPU or CPU computes in "
-            "it, else float32. Trained weights are always float32."
+            description="Precision of the frozen base; `auto` is bfloat16 where the GPU or CPU "
+            "computes in it, else float32. Trained weights are always float32."
         ),
     ] = "auto"
 
 
 class FurtherBase(BaseSection):
-    """[[bases]] Further bases, such as smaller ones for smaller machines. On the roster, `base = NAME`
+    """[[bases]] Further bases, such as smaller ones for smaller machines.
+
+    On the roster, `base = NAME`
     says which participant holds which.
     """
 
-    name: Annotated[Name, Field(description="Name of this base on the roster. `main` is `[base]` itself.")]
+    name: Annotated[
+        Name, Field(description="Name of this base on the roster. `main` is `[base]` itself.")
+    ]
     modules: Annotated[
         Modules | None,
         Field(
-            description="As `adapter.modules`, where these layers have other names in this base. Unset: as in "
-            "`[adapter]`."
+            description="As `adapter.modules`, where these layers have other names in this base. "
+            "Unset: as in `[adapter]`."
         ),
     ] = None
 
@@ -91,19 +97,20 @@ class TaskSection(Section):
     labels: Annotated[
         dict[str, str] | list[str],
         Field(
-            description="Labels of a classification, two or more. In a table, label = description, the "
-            "embedding of the description starts the head and labels are sorted; with a list the "
-            "head starts at zero, in the order given."
+            description="Labels of a classification, two or more. In a table, label = description, "
+            "the embedding of the description starts the head and labels are sorted; with a "
+            "list the head starts at zero, in the order given."
         ),
     ] = Field(default_factory=list)
     max_tokens: Annotated[
         int,
         Field(
             ge=4,
-            description="Longest text, in tokens. Classification cuts longer texts and counts them; causal "
-            "documents are joined and cut into blocks of this length. A pair or chat is never "
-            "split: it loses its oldest exchanges, then the start of its question down to a "
-            "quarter of this length, and is left out (and counted) if it still does not fit.",
+            description="Longest text, in tokens. Classification cuts longer texts and counts "
+            "them; causal documents are joined and cut into blocks of this length. A pair or "
+            "chat is never split: it loses its oldest exchanges, then the start of its "
+            "question down to a quarter of this length, and is left out (and counted) if it "
+            "still does not fit.",
         ),
     ] = 128
 
@@ -112,7 +119,9 @@ class TaskSection(Section):
     def _labels_in_order(cls, labels: Any) -> Any:
         if not isinstance(labels, dict | list):
             raise Unfit(Reason("labels-no-table"))
-        if not all(isinstance(x, str) for x in (labels.values() if isinstance(labels, dict) else labels)):
+        if not all(
+            isinstance(x, str) for x in (labels.values() if isinstance(labels, dict) else labels)
+        ):
             raise Unfit(Reason("labels-no-text"))
         return dict(sorted(labels.items())) if isinstance(labels, dict) else labels
 
@@ -149,8 +158,8 @@ class AdapterSection(Section):
     kind: Annotated[
         Literal["lora", "full"],
         Field(
-            description="`lora` trains factors of the named layers; `full` trains their whole weights, with "
-            "`stack` and `fresh` only, and does not use `ranks`."
+            description="`lora` trains factors of the named layers; `full` trains their whole "
+            "weights, with `stack` and `fresh` only, and does not use `ranks`."
         ),
     ] = "lora"
     modules: Annotated[
@@ -165,33 +174,47 @@ class AdapterSection(Section):
         list[Count],
         Field(
             min_length=1,
-            description="The ladder of LoRA ranks. Each participant gets the largest that its hardware "
-            "finishes in time.",
+            description="The ladder of LoRA ranks. Each participant gets the largest that its "
+            "hardware finishes in time.",
         ),
     ] = Field(default=[2, 4, 8, 16])
-    scale: Annotated[Positive, Field(description="The factor s in s·B·A (LoRA's α/r), the same for every rank.")] = 2.0
+    scale: Annotated[
+        Positive, Field(description="The factor s in s·B·A (LoRA's α/r), the same for every rank.")
+    ] = 2.0
 
 
 class TrainSection(Section):
     """[train] Rounds, local training, and the pace."""
 
-    rounds: Annotated[Count, Field(description="Most rounds of the run; `patience` may end it earlier.")] = 10
+    rounds: Annotated[
+        Count, Field(description="Most rounds of the run; `patience` may end it earlier.")
+    ] = 10
     local_epochs: Annotated[
         Positive,
         Field(
-            description="Passes over its own training data that a participant makes per round; fractions are allowed."
+            description="Passes over its own training data that a participant makes per round; "
+            "fractions are allowed."
         ),
     ] = 1.0
-    max_steps: Annotated[Count, Field(description="Most local steps per round, whatever the epochs say.")] = 200
+    max_steps: Annotated[
+        Count, Field(description="Most local steps per round, whatever the epochs say.")
+    ] = 200
     min_steps: Annotated[
-        Count, Field(description="Fewest local steps per round, even where they do not fit `round_seconds`.")
+        Count,
+        Field(
+            description="Fewest local steps per round, even where they do not fit `round_seconds`."
+        ),
     ] = 2
     batch_size: Annotated[Count, Field(description="Texts per step (causal: blocks).")] = 8
     learning_rate: Annotated[
         Rate, Field(description="Learning rate of the participants' AdamW in the first round.")
     ] = 3e-3
     final_rate: Annotated[
-        Share, Field(description="Learning rate of the last round as a share of the first, linear in between.")
+        Share,
+        Field(
+            description="Learning rate of the last round as a share of the first, linear in "
+            "between."
+        ),
     ] = 0.1
     round_seconds: Annotated[
         Positive | None,
@@ -204,48 +227,49 @@ class TrainSection(Section):
     patience: Annotated[
         Count,
         Field(
-            description="Rounds in a row without progress on validation, or rejected by the gate, after which "
-            "the run ends."
+            description="Rounds in a row without progress on validation, or rejected by the gate, "
+            "after which the run ends."
         ),
     ] = 3
     cohort: Annotated[
         Count | None,
         Field(
-            description="Participants that are drawn to train in each round, besides the centre; as many, "
-            "drawn once, evaluate. Unset: all. Not with `q_ffl` and `term`."
+            description="Participants that are drawn to train in each round, besides the centre; "
+            "as many, drawn once, evaluate. Unset: all. Not with `q_ffl` and `term`."
         ),
     ] = None
     pace: Annotated[
         Literal["rounds", "buffered"],
         Field(
-            description="`rounds` wait for everybody, and slow participants make fewer steps. `buffered` has "
-            "windows of `round_seconds`: slow participants make all their steps and count in the "
-            "window in which they arrive (with `stack` and `fresh` only)."
+            description="`rounds` wait for everybody, and slow participants make fewer steps. "
+            "`buffered` has windows of `round_seconds`: slow participants make all their "
+            "steps and count in the window in which they arrive (with `stack` and `fresh` "
+            "only)."
         ),
     ] = "rounds"
     buffer: Annotated[
         Count | None,
         Field(
-            description="Buffered pace: fewest replies with which a window makes a step; fewer wait for the "
-            "next window. Unset: 1."
+            description="Buffered pace: fewest replies with which a window makes a step; fewer "
+            "wait for the next window. Unset: 1."
         ),
     ] = None
     quorum: Annotated[
         Count | None,
         Field(
-            description="Participants that must be connected before a run across a network begins; later ones "
-            "join at the next round. A round with fewer usable replies makes no step and is tried "
-            "again (on one machine it ends the run). Unset: all to begin, 1 per round. Buffered: "
-            "only to begin."
+            description="Participants that must be connected before a run across a network begins; "
+            "later ones join at the next round. A round with fewer usable replies makes no "
+            "step and is tried again (on one machine it ends the run). Unset: all to begin, 1 "
+            "per round. Buffered: only to begin."
         ),
     ] = None
     lockstep: Annotated[
         Count,
         Field(
-            description="Participants on one machine that make their steps together over one pass through the "
-            "base (docs/how-a-round-works.md says when this pays). The last bits of a result "
-            "depend on it. It has no effect across a network, with local terms or methods, whole "
-            "weights, or texts over 512 tokens."
+            description="Participants on one machine that make their steps together over one pass "
+            "through the base (docs/how-a-round-works.md says when this pays). The last bits "
+            "of a result depend on it. It has no effect across a network, with local terms or "
+            "methods, whole weights, or texts over 512 tokens."
         ),
     ] = 1
 
@@ -269,44 +293,66 @@ class TrainSection(Section):
 
 
 class CentreSection(Section):
-    """[centre] The central resource trains on public data too. These keys say how much it counts."""
+    """[centre] The central resource trains on public data too.
+
+    These keys say how much it counts.
+    """
 
     data: Annotated[
         File,
         Field(
-            description="Public data, one file, with the columns `text`, `label`, `prompt`, `response` as the "
-            "task needs."
+            description="Public data, one file, with the columns `text`, `label`, `prompt`, "
+            "`response` as the task needs."
         ),
     ]
-    licence: Annotated[Words, Field(description="Licence of the public data, as declared.")] = "not stated"
-    federated_share: Annotated[Share, Field(description="λ in λ·Δ_participants + (1 − λ)·Δ_centre, a share.")] = 0.85
+    licence: Annotated[Words, Field(description="Licence of the public data, as declared.")] = (
+        "not stated"
+    )
+    federated_share: Annotated[
+        Share, Field(description="λ in λ·Δ_participants + (1 − λ)·Δ_centre, a share.")
+    ] = 0.85
     first: Annotated[
         int,
         Field(
             ge=0,
-            description="Rounds of `train.rounds` that the centre trains alone before the participants begin; "
-            "the learning rate then starts again.",
+            description="Rounds of `train.rounds` that the centre trains alone before the "
+            "participants begin; the learning rate then starts again.",
         ),
     ] = 0
-    max_train: Annotated[Count | None, Field(description="Most training examples of the centre. Unset: all.")] = None
+    max_train: Annotated[
+        Count | None, Field(description="Most training examples of the centre. Unset: all.")
+    ] = None
     tokens_per_second: Annotated[
-        Positive | None, Field(description="Declared training speed of the centre, in tokens/s. Unset: no limit.")
+        Positive | None,
+        Field(description="Declared training speed of the centre, in tokens/s. Unset: no limit."),
     ] = None
     steps: Annotated[
         Count | None,
-        Field(description="Local steps of the centre per round. Unset: as many as the median participant."),
+        Field(
+            description="Local steps of the centre per round. Unset: as many as the median "
+            "participant."
+        ),
     ] = None
 
 
 class RosterEntry(Section):
-    """[[participants]] The roster. In a simulation every participant's own file is on this machine."""
+    """[[participants]] The roster.
+
+    In a simulation every participant's own file is on this machine.
+    """
 
     name: Annotated[
-        Name, Field(description="Name of the participant; unique, and equal to `name` in its own file. Not `centre`.")
+        Name,
+        Field(
+            description="Name of the participant; unique, and equal to `name` in its own file. Not "
+            "`centre`."
+        ),
     ]
     file: Annotated[
-        File | None, Field(description="The participant's `participant.toml`, where it runs on this machine.")
+        File | None,
+        Field(description="The participant's `participant.toml`, where it runs on this machine."),
     ] = None
     base: Annotated[
-        Name, Field(description="The base that the participant holds: `main`, or a name of `[[bases]]`.")
+        Name,
+        Field(description="The base that the participant holds: `main`, or a name of `[[bases]]`."),
     ] = MAIN

@@ -1,7 +1,5 @@
 """The commented configuration files that `tequio init` and `tequio demo` write."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +20,9 @@ def to_toml(value: Mapping[str, Any], file: str = "") -> str:
     file: "federation" or "participant", whose descriptions of tables and keys become comments.
     """
     words = comments(file) if file else {}
-    tables = {key: item for key, item in value.items() if isinstance(item, dict) or _is_tables(item)}
+    tables = {
+        key: item for key, item in value.items() if isinstance(item, dict) or _is_tables(item)
+    }
     out = [f"{_comment(about(file))}\n" if file else "", *_lines(value, words, "", tables.keys())]
     for name, item in tables.items():
         for number, table in enumerate([item] if isinstance(item, dict) else item):
@@ -63,7 +63,11 @@ def _inline(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None)
+            + " }"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_inline(v) for v in value) + "]"
     return _quoted(str(value)) if isinstance(value, str | Path) else json.dumps(value)
@@ -75,11 +79,12 @@ def write_federation(
     participants: Sequence[Mapping[str, Any]],
     bases: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write federation.toml and participants/NAME.toml into `folder`, checked before they are written.
+    """Write federation.toml and participants/NAME.toml into `folder`, checked before they are
+    written.
 
     bases: participant -> the further base it holds, for the roster.
-    Raises ConfigError if a file would be overwritten or if the values are not legal, ResourceError if nothing can be
-    written there.
+    Raises ConfigError if a file would be overwritten or if the values are not legal, ResourceError
+    if nothing can be written there.
     """
     main, own = folder / "federation.toml", folder / "participants"
     for number, participant in enumerate(participants):
@@ -99,7 +104,9 @@ def write_federation(
     try:
         _write_new({path: text.encode() for path, text in files.items()})
     except OSError as error:
-        raise refusal(ResourceError, "folder-unwritable", path=folder, error=error.strerror) from None
+        raise refusal(
+            ResourceError, "folder-unwritable", path=folder, error=error.strerror
+        ) from None
     except UnicodeEncodeError:
         raise refusal(ConfigError, "path-not-utf-8", path=main) from None
     return main

@@ -1,6 +1,7 @@
-"""Admission: an update is looked at before any arithmetic, and refused with a reason. An admitted one has its own type."""
+"""Admission: an update is looked at before any arithmetic, and refused with a reason.
 
-from __future__ import annotations
+An admitted one has its own type.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ NORM_LIMIT = 10.0  # times the median norm of the round before
 
 @dataclass(frozen=True)
 class Alarm:
-    """What screening noted: whose update, which alarm (norm, cosine, loss), the figure (None: not measurable), its limit, what was done."""
+    """What screening noted: whose update, which alarm (norm, cosine, loss), the figure (None: not
+    measurable), its limit, what was done.
+    """
 
     name: str
     alarm: str
@@ -36,11 +39,13 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Admitted:
-    """An update that fits the run_spec (right names and shapes, allotted rank, finite, not absurdly long), on its way into the sum.
+    """An update that fits the run_spec (right names and shapes, allotted rank, finite, not absurdly
+    long), on its way into the sum.
 
-    row: its row of the record, without its weight; its norm is that of the update as it came. `facts.norm` is that of `update`, which
-    screening may have cut. discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see
-    buffered.py).
+    row: its row of the record, without its weight; its norm is that of the update as it came.
+        `facts.norm` is that of `update`, which
+    screening may have cut. discount: multiplies its change, not the sum of weights; below 1 for an
+    update of an older model (see buffered.py).
     """
 
     member: Member
@@ -74,7 +79,10 @@ def admit(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admi
 
 
 def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admitted | Refused:
-    """The checks, cheap ones first. One that is streamed is read here whole, entry by entry, before any of it is added up."""
+    """The checks, cheap ones first.
+
+    One that is streamed is read here whole, entry by entry, before any of it is added up.
+    """
     update = _opened(reply, member, run_spec)
     if update is None:
         return Refused(member, Reason("no-update"))
@@ -136,7 +144,9 @@ def _size(reply: Reply, update: Update) -> int:
 
 
 def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
-    """The update of a reply, decoded where it came as bytes: at most twice the allotted ranks, whatever the bytes promise."""
+    """The update of a reply, decoded where it came as bytes: at most twice the allotted ranks,
+    whatever the bytes promise.
+    """
     if reply.parts is not None and run_spec.full:
         return _streamed(reply.parts, member, run_spec)
     if reply.payload is None:
@@ -147,7 +157,10 @@ def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
 
 
 def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
-    """An update whose entries are decoded as they are looked at, each from its own message. Raises UpdateError, then or now."""
+    """An update whose entries are decoded as they are looked at, each from its own message.
+
+    Raises UpdateError, then or now.
+    """
     shapes = {**run_spec.shapes, **run_spec.head_shapes}
     names = sorted(shapes)
     if len(parts) != len(names):
@@ -165,7 +178,9 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
 
 
 def _excess(state: State, name: str) -> float:
-    """Validation loss of the shared model over the base's, at this participant; 0 (not known) unless both are positive numbers."""
+    """Validation loss of the shared model over the base's, at this participant; 0 (not known)
+    unless both are positive numbers.
+    """
     loss, base = state.losses.get(name, 0.0), state.base_losses.get(name, 0.0)
     known = loss > 0.0 and base > 0.0 and math.isfinite(loss / base)
     return loss / base if known else 0.0
@@ -178,15 +193,23 @@ def _expected(run_spec: RunSpec, state: State, rank: int) -> Mapping[str, tuple[
     return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **run_spec.head_shapes}
 
 
-def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, factored: bool) -> Reason | None:
+def _misfit(
+    update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, factored: bool
+) -> Reason | None:
     unknown = sorted(update.entries.keys() - expected.keys())
     missing = sorted(expected.keys() - update.entries.keys())
     if unknown or missing:
-        shown = {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]}
+        shown = {
+            "unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]],
+            "missing": missing[:3],
+        }
         return Reason("entries-differ", shown)
     for name, entry in update.entries.items():
         if tuple(entry.shape) != expected[name]:
-            return Reason("entry-shape", {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])})
+            return Reason(
+                "entry-shape",
+                {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])},
+            )
         if isinstance(entry, Factored) and entry.rank > rank:
             return Reason("entry-rank", {"entry": name, "rank": entry.rank, "most": rank})
         if isinstance(entry, Factored) is not (factored and name not in expected_heads(expected)):

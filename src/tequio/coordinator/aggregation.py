@@ -1,9 +1,9 @@
-"""The running sum of a round: what is admitted is added as it comes, then the centre's update is mixed in.
+"""The running sum of a round: what is admitted is added as it comes, then the centre's update is
+mixed in.
 
-A round may also learn the sum alone (`OpenedSum`): then no single update, norm or weight is known, and the rest of the round is the same.
+A round may also learn the sum alone (`OpenedSum`): then no single update, norm or weight is known,
+and the rest of the round is the same.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ from tequio.core.update import Update
 class OpenedSum:
     """What a round knows where single updates stay hidden.
 
-    update: Σ cᵢ Δᵢ of the participants in it, in common coordinates. weight: Σ wᵢ. rows: who is in it, for the record; without norms.
+    update: Σ cᵢ Δᵢ of the participants in it, in common coordinates. weight: Σ wᵢ. rows: who is in
+        it, for the record; without norms.
     figures: what else the sum told, for the record.
     """
 
@@ -34,7 +35,8 @@ class OpenedSum:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The finished sum and what is known of each reply; no update is kept but the centre's, and all for credits.
+    """The finished sum and what is known of each reply; no update is kept but the centre's, and all
+    for credits.
 
     count: participants in the sum; weight: Σ wᵢ of theirs; scale: what multiplies their mean.
     """
@@ -52,7 +54,9 @@ class Aggregate:
 
 
 def weighed(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
-    """Its row of the record with its weight, which screening may have changed; the centre's is not weighed."""
+    """Its row of the record with its weight, which screening may have changed; the centre's is not
+    weighed.
+    """
     weight = None if admitted.member.index == 0 else run_spec.weighting.weight(admitted.facts)
     discount = {"discount": admitted.discount} if admitted.discount != 1.0 else {}
     return {**admitted.row, "weight": weight, **discount}
@@ -80,7 +84,9 @@ def aggregate(outcomes: Iterable[Admitted | Refused], run_spec: RunSpec) -> Aggr
         if run_spec.credit:
             admitted.append(outcome)
         coefficient = run_spec.weighting.coefficient(outcome.facts) * outcome.discount
-        for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
+        for (
+            piece
+        ) in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
             total = run_spec.aggregator.add(total, piece, coefficient)
     weight = sum(run_spec.weighting.weight(f) for f in facts)
     scale = run_spec.weighting.scale(facts) if facts else 1.0
@@ -92,12 +98,25 @@ def opened(found: OpenedSum, run_spec: RunSpec) -> Aggregate:
     total = run_spec.aggregator.add(run_spec.aggregator.init(run_spec.spec), found.update, 1.0)
     rows = [*([] if found.centre is None else [weighed(found.centre, run_spec)]), *found.rows]
     return Aggregate(
-        total, len(found.rows), found.weight, 1.0, list(found.refused), found.centre, rows, [], (), found.figures
+        total,
+        len(found.rows),
+        found.weight,
+        1.0,
+        list(found.refused),
+        found.centre,
+        rows,
+        [],
+        (),
+        found.figures,
     )
 
 
 def mix(fold: Aggregate, run_spec: RunSpec) -> Update:
-    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are. Alone it counts whole."""
+    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the
+    participants' are.
+
+    Alone it counts whole.
+    """
     if fold.centre is not None and not fold.count:
         return fold.centre.update
     scale = fold.scale

@@ -1,12 +1,14 @@
-"""The federation's budget at the coordinator: what was spent so far, what each may take in the next round, and when to stop.
+"""The federation's budget at the coordinator: what was spent so far, what each may take in the next
+round, and when to stop.
 
-What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a step of each in all of them), less what
-a round costs beside training and what the last look at everybody's models will take, and over members by their steps. A participant that
-would overrun its part makes fewer steps and says so; where not even one more round of one step each would fit, no round is begun. Bytes
-are not spread: a round is begun where the largest that it can be still fits. What is left after the rounds is for personal models.
+What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a
+step of each in all of them), less what a round costs beside training and what the last look at
+everybody's models will take, and over members by their steps. A participant that would overrun its
+part makes fewer steps and says so; where not even one more round of one step each would fit, no
+round is begun. Bytes
+are not spread: a round is begun where the largest that it can be still fits. What is left after the
+    rounds is for personal models.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +26,12 @@ CENTRE = "centre"
 
 @dataclass
 class BudgetTracker:
-    """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money.
+    """limits by key; one_process: participants' energy is inside that of a round (no network).
+    currency: of the limit on money.
 
     price: of the coordinator's machine, the centre with it.
-    people: how many will be asked for a personal model; closing: what the last look at models takes, in passes over validation data.
+    people: how many will be asked for a personal model; closing: what the last look at models
+        takes, in passes over validation data.
     """
 
     limits: Mapping[str, float]
@@ -39,7 +43,9 @@ class BudgetTracker:
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     step: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
-    look: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))  # of one participant, mean
+    look: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(KEYS, 0.0)
+    )  # of one participant, mean
     own: dict[str, float] = field(
         default_factory=dict
     )  # of a participant's money in all, the part that it counts itself
@@ -52,8 +58,11 @@ class BudgetTracker:
     def add(self, body: Mapping[str, Any]) -> None:
         """Count a committed record: of the start, of a round, or of a wait for one."""
         flying = body.get(
-            "in_flight", []
-        )  # buffered: trained in this window, to land in a later one, where its cost is not told again
+            "in_flight",
+            [],
+            # buffered: trained in this window, to land in a later one, where its cost is not told
+            # again
+        )
         rows = [*body.get("train", []), *flying, *body.get("evaluation", [])]
         if not self.one_process:  # the centre works in the coordinator's
             rows = [row for row in rows if row["name"] != CENTRE]
@@ -62,14 +71,18 @@ class BudgetTracker:
         taken = [_taken(row, self.currency) for row in rows]
         inside = dict.fromkeys(KEYS, 0.0)
         joules, own = _joules(body), sum(_hosted(row) for row in rows)
-        rest = max(0.0, joules - own) / joules if joules else 0.0  # the coordinator's share of its process
+        rest = (
+            max(0.0, joules - own) / joules if joules else 0.0
+        )  # the coordinator's share of its process
         for key in KEYS:
             parts = sum(row[key] for row in taken)
             total = max(whole[key], parts) if self.one_process else whole[key] + parts
             if key == "money":
                 total = parts + self._own_money(whole, body, rows)
             if key == "megabytes":  # the centre is where the coordinator is
-                total = sum(row[key] for row, of in zip(taken, rows, strict=True) if of["name"] != CENTRE)
+                total = sum(
+                    row[key] for row, of in zip(taken, rows, strict=True) if of["name"] != CENTRE
+                )
             if (
                 key in ("kwh", "kg_co2e") and self.one_process
             ):  # the rest of the process is the coordinator's, at its place
@@ -83,23 +96,38 @@ class BudgetTracker:
                 for row, of in zip(rows, taken, strict=True)
                 if row["name"] != CENTRE and (all_ := self._whole(row)["money"])
             }
-            self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in training)) for k in KEYS}
-        looks = [_taken(row, self.currency) for row in body.get("evaluation", []) if row["name"] != CENTRE]
+            self.beside = {
+                k: max(self.beside[k], inside[k] - sum(row[k] for row in training)) for k in KEYS
+            }
+        looks = [
+            _taken(row, self.currency)
+            for row in body.get("evaluation", [])
+            if row["name"] != CENTRE
+        ]
         if looks:
-            self.look = {k: max(self.look[k], sum(row[k] for row in looks) / len(looks)) for k in KEYS}
+            self.look = {
+                k: max(self.look[k], sum(row[k] for row in looks) / len(looks)) for k in KEYS
+            }
         made = sum(row["steps"] for row in body.get("train", [])) / max(1, len(trained))
         if made:
             step = {key: sum(row[key] for row in trained) / made for key in KEYS}
             self.step = {
-                key: max(value, self.step[key]) if "in_flight" in body else value for key, value in step.items()
+                key: max(value, self.step[key]) if "in_flight" in body else value
+                for key, value in step.items()
             }
         if "kg_co2e" in self.limits:
-            silent = [str(row["name"]) for row in rows if row.get("energy") and row["energy"]["intensity"] is None]
+            silent = [
+                str(row["name"])
+                for row in rows
+                if row.get("energy") and row["energy"]["intensity"] is None
+            ]
             if silent:
                 self.reason = Reason("carbon-unknown", {"name": silent[0]})
 
     def _whole(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """What a row took, with what it adds to `_own_money`: the centre all of it, a participant in this process the hours."""
+        """What a row took, with what it adds to `_own_money`: the centre all of it, a participant
+        in this process the hours.
+        """
         taken = _taken(row, self.currency)
         if self.price is not None and row["name"] == CENTRE:
             taken["money"] = self.price.of(taken["kwh"], taken["hours"])
@@ -110,9 +138,13 @@ class BudgetTracker:
     def _own_money(
         self, whole: Mapping[str, float], body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     ) -> float:
-        """The coordinator's and the centre's: its hours, and the electricity that participants in its process did not draw."""
+        """The coordinator's and the centre's: its hours, and the electricity that participants in
+        its process did not draw.
+        """
         joules = _joules(body)
-        drawn = sum(_hosted(row) for row in rows if row["name"] != CENTRE) if self.one_process else 0.0
+        drawn = (
+            sum(_hosted(row) for row in rows if row["name"] != CENTRE) if self.one_process else 0.0
+        )
         share = max(0.0, joules - drawn) / joules if joules else 0.0
         return 0.0 if self.price is None else self.price.of(whole["kwh"] * share, whole["hours"])
 
@@ -121,8 +153,12 @@ class BudgetTracker:
         taken = _taken(body, self.currency)
         self.spent = {key: self.spent[key] + taken[key] for key in KEYS}
 
-    def allow(self, members: Sequence[Member], rounds: int, most: int) -> dict[int, dict[str, float]] | None:
-        """What each may take in the round, by index and key; None (and `reason`) where no round may begin.
+    def allow(
+        self, members: Sequence[Member], rounds: int, most: int
+    ) -> dict[int, dict[str, float]] | None:
+        """What each may take in the round, by index and key;
+
+        None (and `reason`) where no round may begin.
 
         rounds: that remain, this one with them. most: bytes it can have.
         """
@@ -133,7 +169,10 @@ class BudgetTracker:
         if most / 1e6 > megabytes:
             self.reason = Reason("bytes-spent", {"most": most / 1e6, "left": max(0.0, megabytes)})
             return None
-        reserved_for = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
+        reserved_for = {
+            key: value - self.closing * self.people * self.look[key]
+            for key, value in remaining.items()
+        }
         share = reserved_for
         for among in range(rounds, 0, -1):
             share = {key: value / among - self.beside[key] for key, value in reserved_for.items()}
@@ -146,17 +185,25 @@ class BudgetTracker:
         steps = sum(member.steps for member in members)
         counts = {m.index: {"money": self.own.get(m.name, 1.0)} for m in members}
         return {
-            m.index: {key: value * counts[m.index].get(key, 1.0) * m.steps / steps for key, value in share.items()}
+            m.index: {
+                key: value * counts[m.index].get(key, 1.0) * m.steps / steps
+                for key, value in share.items()
+            }
             for m in members
         }
 
     def allow_personal(self, steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
-        """What each may take for its personal model, by name and key: what is left, by the steps of their rounds. Bytes are not in it."""
+        """What each may take for its personal model, by name and key: what is left, by the steps of
+        their rounds.
+
+        Bytes are not in it.
+        """
         remaining = left(self.limits, self.spent)
         remaining.pop("megabytes", None)
         whole = sum(steps.values())
         return {
-            name: {key: max(0.0, value) * n / whole for key, value in remaining.items()} for name, n in steps.items()
+            name: {key: max(0.0, value) * n / whole for key, value in remaining.items()}
+            for name, n in steps.items()
         }
 
 

@@ -1,16 +1,16 @@
-"""Buffered asynchronous rounds: windows of fixed length, so that a slow participant is late instead of cut short.
+"""Buffered asynchronous rounds: windows of fixed length, so that a slow participant is late instead
+of cut short.
 
-FedBuff (Nguyen et al., arXiv 2106.06639): who is idle at the start of a window trains on the shared model of that moment. A reply counts in
-the window in which it arrives; one that was sent s steps of the shared model ago counts (1 + s)^-½ of its weight, and its change is
-added to the newer model. A window with fewer replies than `buffer` makes no step, and its replies wait for the next.
+FedBuff (Nguyen et al., arXiv 2106.06639): who is idle at the start of a window trains on the shared
+model of that moment. A reply counts in the window in which it arrives; one that was sent s steps of
+the shared model ago counts (1 + s)^-½ of its weight, and its change is added to the newer model. A
+window with fewer replies than `buffer` makes no step, and its replies wait for the next.
 
     Δ = scale · Σ (1 + sᵢ)^-½ cᵢ Δᵢ / Σ wᵢ
 
-Where time is simulated, who is without a known speed, and the centre, are in time. With everybody in time, a window is a round,
-bit-for-bit identical.
+Where time is simulated, who is without a known speed, and the centre, are in time. With everybody
+in time, a window is a round, bit-for-bit identical.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -40,7 +40,9 @@ COST = ("seconds", "joules", "energy", "money")
 
 
 class Arrivals(Protocol):
-    """When replies come: as participants' speeds say (`Simulated`), or when they do (`buffered_network.Windows`)."""
+    """When replies come: as participants' speeds say (`Simulated`), or when they do
+    (`buffered_network.Windows`).
+    """
 
     def working(self) -> Set[int]:
         """Who has a task and has not answered, by index."""
@@ -62,7 +64,9 @@ class Arrivals(Protocol):
 
 @dataclass(frozen=True)
 class Simulated:
-    """Time is simulated: a reply is trained when it is sent for, and held until its participant's speed says."""
+    """Time is simulated: a reply is trained when it is sent for, and held until its participant's
+    speed says.
+    """
 
     def working(self) -> Set[int]:
         """Nobody: everybody has answered, and what is on its way is in the state."""
@@ -78,13 +82,17 @@ class Simulated:
         return idle, runtime.exchange(tasks)
 
     def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
-        """An update trained now. arrival: seconds since the first window began (None: speed not known, in time)."""
+        """An update trained now. arrival: seconds since the first window began (None: speed not
+        known, in time).
+        """
         window, member = run_spec.window_seconds or math.inf, admitted.member
         seconds = None if member.index == 0 else member.seconds
         windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
         arrival = None if seconds is None else (round_ - 1) * window + seconds
         row, facts = {**admitted.row, "sent": round_, "arrival": arrival}, asdict(admitted.facts)
-        return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, admitted.update, facts, row)
+        return InFlightUpdate(
+            member.index, round_, round_ + windows - 1, 0, admitted.update, facts, row
+        )
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Nobody."""
@@ -97,19 +105,28 @@ SIMULATED = Simulated()
 def run_window(
     state: State, run_spec: RunSpec, runtime: Runtime, arrivals: Arrivals = SIMULATED
 ) -> tuple[State, dict[str, Any]]:
-    """Window state.round + 1. Raises ShortRound if no participant has, or is at work on, an update that can be used."""
+    """Window state.round + 1.
+
+    Raises ShortRound if no participant has, or is at work on, an update that can be used.
+    """
     round_ = state.round + 1
     # dispatch to who is idle
     busy = {flight.index for flight in state.flights} | arrivals.working()
     idle = [member for member in run_spec.roster(round_) if member.index not in busy]
-    gradient = central_gradient(round_, shared_model(state.shared, run_spec), run_spec, runtime) if idle else None
+    gradient = (
+        central_gradient(round_, shared_model(state.shared, run_spec), run_spec, runtime)
+        if idle
+        else None
+    )
     down = task_bytes(state, run_spec, gradient)
     tasks = training_tasks(state, run_spec, idle, gradient)
     arrivals.ask(idle, round_, down)
     members, replies = arrivals.gather(tasks, idle, run_spec, runtime)
     # admit and screen
     flights, refused, alarms = list(state.flights), list[Refused](), list[dict[str, Any]]()
-    for outcome in screened(in_order(iter(replies), state, run_spec, members), state, run_spec, runtime):
+    for outcome in screened(
+        in_order(iter(replies), state, run_spec, members), state, run_spec, runtime
+    ):
         alarms += [asdict(alarm) for alarm in outcome.alarms]
         if isinstance(outcome, Refused):
             refused.append(outcome)
@@ -131,10 +148,14 @@ def close(
     refused: Sequence[Refused],
     alarms: Sequence[dict[str, Any]],
 ) -> tuple[State, dict[str, Any]]:
-    """The end of window state.round + 1: a step of what is due, or none where that is too little."""
+    """The end of window state.round + 1: a step of what is due, or none where that is too
+    little.
+    """
     round_ = state.round + 1
     # what has arrived, in the order of the roster
-    arrived = sorted((flight for flight in flights if flight.due <= round_), key=lambda flight: flight.index)
+    arrived = sorted(
+        (flight for flight in flights if flight.due <= round_), key=lambda flight: flight.index
+    )
     replies = sum(flight.index > 0 for flight in arrived)
     if replies < run_spec.buffer:
         after = replace(state, round=round_, flights=_timeless(flights))
@@ -161,11 +182,15 @@ def discount(staleness: int) -> float:
 def _land(flight: InFlightUpdate) -> Admitted:
     row = {**flight.row, "staleness": flight.staleness}
     member = Member(str(row["name"]), flight.index, int(row["rank"]), int(row["steps"]))
-    return Admitted(member, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
+    return Admitted(
+        member, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness)
+    )
 
 
 def _passed(flight: InFlightUpdate, run_spec: RunSpec, body: Mapping[str, Any]) -> InFlightUpdate:
-    """A round has passed it by: its participant was sent the candidate too, and the shared model has moved if that was accepted."""
+    """A round has passed it by: its participant was sent the candidate too, and the shared model
+    has moved if that was accepted.
+    """
     row = dict(flight.row)
     if run_spec.cohort is None:
         row["bytes_down"] += body["bytes_broadcast"]
@@ -177,23 +202,36 @@ def _in_flight(flights: Sequence[InFlightUpdate]) -> list[dict[str, Any]]:
     out = []
     for flight in sorted(flights, key=lambda flight: flight.index):
         cost = {key: flight.row[key] for key in COST if flight.row.get(key) is not None}
-        where = {"name": flight.row["name"], "sent": flight.sent, "due": flight.due, "staleness": flight.staleness}
+        where = {
+            "name": flight.row["name"],
+            "sent": flight.sent,
+            "due": flight.due,
+            "staleness": flight.staleness,
+        }
         out.append(where | cost)
     return out
 
 
 def _timeless(flights: Sequence[InFlightUpdate]) -> tuple[InFlightUpdate, ...]:
-    """Without measured time and energy: a state is the same to the bit however fast the machine was."""
+    """Without measured time and energy: a state is the same to the bit however fast the machine
+    was.
+    """
     return tuple(replace(flight, row={**flight.row, **dict.fromkeys(COST)}) for flight in flights)
 
 
-def _without_step(after: State, replies: int, refused: Sequence[Refused], run_spec: RunSpec) -> dict[str, Any]:
-    """The record of a window that made no step: nothing was trained on, evaluated or changed but what is in flight."""
+def _without_step(
+    after: State, replies: int, refused: Sequence[Refused], run_spec: RunSpec
+) -> dict[str, Any]:
+    """The record of a window that made no step: nothing was trained on, evaluated or changed but
+    what is in flight.
+    """
     return {
         "round": after.round,
         "accepted": False,
         "step": False,
-        "reason": Reason("window-waits", {"replies": replies, "buffer": run_spec.buffer}).as_record(),
+        "reason": Reason(
+            "window-waits", {"replies": replies, "buffer": run_spec.buffer}
+        ).as_record(),
         "admissions": admissions([], refused),
         "train": [],
         "validation": {},

@@ -1,8 +1,10 @@
-"""Carbon-aware rounds in simulated time: who takes part, in which hours each works, and when the next round begins.
+"""Carbon-aware rounds in simulated time: who takes part, in which hours each works, and when the
+next round begins.
 
-State in, state out, from configuration and files of intensities alone: a run that was cut off decides the same again. Each works in
-the greenest slots before the round's deadline, chosen one by one by what was known at the time (`planning.shift.greedy`); the round
-ends when the last is done. With a budget each has an α-fair share of the rounds that remain; shares are saved up (as in error
+State in, state out, from configuration and files of intensities alone: a run that was cut off
+decides the same again. Each works in the greenest slots before the round's deadline, chosen one by
+one by what was known at the time (`planning.shift.greedy`); the round ends when the last is done.
+With a budget each has an α-fair share of the rounds that remain; shares are saved up (as in error
 diffusion) until they make a round, and what a minimum of rounds still costs is set aside first.
 """
 
@@ -27,9 +29,11 @@ NEARLY = 1e-9  # of a round: rounding of shares that add up to one
 
 @dataclass(frozen=True)
 class Terms:
-    """What was agreed. slot, deadline: seconds. shifted: else all work at once. rounds: those in which participants take part.
+    """What was agreed. slot, deadline: seconds. shifted: else all work at once. rounds: those in
+    which participants take part.
 
-    grams: what participants' training may emit at rated power, None for no budget; minimum: share of the rounds that each takes part
+    grams: what participants' training may emit at rated power, None for no budget; minimum: share
+        of the rounds that each takes part
     in whatever it emits; quorum: participants without whom no round is made.
     """
 
@@ -51,7 +55,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class Worker:
-    """Who works: seconds a round, watts while it does (rated, PUE inside; only for a budget), and what is known of its electricity."""
+    """Who works: seconds a round, watts while it does (rated, PUE inside; only for a budget), and
+    what is known of its electricity.
+    """
 
     seconds: float
     watts: float
@@ -66,8 +72,8 @@ class Worker:
 class Clock:
     """After some rounds. now: simulated; plain: the same had all worked at once.
 
-    By participant: grams at rated power as they were (used) and as they were expected (hoped), rounds that it took part in, and its share
-    saved up, in rounds.
+    By participant: grams at rated power as they were (used) and as they were expected (hoped),
+    rounds that it took part in, and its share saved up, in rounds.
     """
 
     now: datetime
@@ -83,7 +89,9 @@ class Clock:
         return math.fsum(self.used.values())
 
     def dearer(self, name: str) -> float:
-        """What its rounds emitted over what was expected of them: what is known beforehand flatters."""
+        """What its rounds emitted over what was expected of them: what is known beforehand
+        flatters.
+        """
         hoped = self.hoped.get(name, 0.0)
         return self.used[name] / hoped if hoped else 1.0
 
@@ -91,7 +99,11 @@ class Clock:
         """As JSON."""
         times = {"now": self.now.isoformat(), "plain": self.plain.isoformat()}
         by_name = {"used": self.used, "hoped": self.hoped, "made": self.made, "saved": self.saved}
-        return {**times, "spent": self.spent, **{key: dict(value) for key, value in by_name.items()}}
+        return {
+            **times,
+            "spent": self.spent,
+            **{key: dict(value) for key, value in by_name.items()},
+        }
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Clock:
@@ -110,51 +122,85 @@ class Work:
 
 
 def opening(terms: Terms, participants: Sequence[str]) -> Clock:
-    """Before the first round. Shares begin unequally saved up, so that not all sit out the same round."""
+    """Before the first round.
+
+    Shares begin unequally saved up, so that not all sit out the same round.
+    """
     many = len(participants)
-    return Clock(terms.begin, terms.begin, saved={name: (i + 0.5) / many for i, name in enumerate(participants)})
+    return Clock(
+        terms.begin,
+        terms.begin,
+        saved={name: (i + 0.5) / many for i, name in enumerate(participants)},
+    )
 
 
 def advance(
-    clock: Clock, round_: int, workers: Mapping[str, Worker], participants: Sequence[str], terms: Terms
+    clock: Clock,
+    round_: int,
+    workers: Mapping[str, Worker],
+    participants: Sequence[str],
+    terms: Terms,
 ) -> tuple[Clock, dict[str, Work]] | None:
-    """The clock after round `round_` of those in which participants take part, and the work of who takes part; None: the budget is spent.
+    """The clock after round `round_` of those in which participants take part, and the work of who
+    takes part;
 
-    workers: by name, in order; who of them is none of `participants` (the centre) takes part in any case.
+    None: the budget is spent.
+
+    workers: by name, in order; who of them is none of `participants` (the centre) takes part in any
+        case.
     """
     after, taking, costs = clock, list(participants), dict[str, float]()
     if participants and terms.grams is not None:
         costs = work_costs(clock, workers, participants, terms)
-        found = _taking(clock, round_, {name: clock.dearer(name) * cost for name, cost in costs.items()}, terms)
+        found = _taking(
+            clock, round_, {name: clock.dearer(name) * cost for name, cost in costs.items()}, terms
+        )
         if found is None:
             return None
         taking, after = found
-    part = {name: worker for name, worker in workers.items() if name in taking or name not in participants}
+    part = {
+        name: worker
+        for name, worker in workers.items()
+        if name in taking or name not in participants
+    }
     work = {name: _work(worker, clock, terms) for name, worker in part.items()}
     longest = timedelta(seconds=max((w.seconds for w in part.values()), default=0.0))
     made = _added(clock.made, dict.fromkeys(taking, 1))
     used = _added(clock.used, {name: workers[name].grams(work[name].intensity) for name in taking})
     hoped = _added(clock.hoped, {name: costs[name] for name in taking if name in costs})
     now = max([_end(one.hours[-1]) for one in work.values()], default=clock.now)
-    return replace(after, now=now, plain=clock.plain + longest, used=used, hoped=hoped, made=made), work
+    return replace(
+        after, now=now, plain=clock.plain + longest, used=used, hoped=hoped, made=made
+    ), work
 
 
 Number = TypeVar("Number", int, float)
 
 
 def _added(so_far: Mapping[str, Number], more: Mapping[str, Number]) -> dict[str, Number]:
-    return {**so_far, **{name: so_far[name] + value if name in so_far else value for name, value in more.items()}}
+    return {
+        **so_far,
+        **{name: so_far[name] + value if name in so_far else value for name, value in more.items()},
+    }
 
 
 def work_costs(
     clock: Clock, workers: Mapping[str, Worker], participants: Sequence[str], terms: Terms
 ) -> dict[str, float]:
     """Grams that the next round is expected to take of each, at rated power."""
-    return {name: workers[name].grams(_expected(workers[name], clock.now, terms)) for name in participants}
+    return {
+        name: workers[name].grams(_expected(workers[name], clock.now, terms))
+        for name in participants
+    }
 
 
-def _taking(clock: Clock, round_: int, costs: Mapping[str, float], terms: Terms) -> tuple[list[str], Clock] | None:
-    """Who takes part, in order, and the clock with the shares that are then saved up; None where nobody may."""
+def _taking(
+    clock: Clock, round_: int, costs: Mapping[str, float], terms: Terms
+) -> tuple[list[str], Clock] | None:
+    """Who takes part, in order, and the clock with the shares that are then saved up;
+
+    None where nobody may.
+    """
     whole, remain = terms.grams or 0.0, terms.rounds - round_ + 1
     left = whole * (1.0 + NEARLY) - clock.spent
     owed = {name: max(0, terms.least - clock.made.get(name, 0)) for name in costs}
@@ -163,9 +209,13 @@ def _taking(clock: Clock, round_: int, costs: Mapping[str, float], terms: Terms)
     saved = {name: clock.saved.get(name, 0.0) + x for name, x in shares.items()}
     taking: set[str] = {name for name, n in owed.items() if n >= remain}
     due = sorted(
-        (name for name in costs if saved[name] >= 1.0 - NEARLY), key=lambda name: (-shares[name], -saved[name])
+        (name for name in costs if saved[name] >= 1.0 - NEARLY),
+        key=lambda name: (-shares[name], -saved[name]),
     )
-    for name in (*due, *sorted(costs, key=lambda name: -saved[name])):  # then whoever is next, up to a quorum
+    for name in (
+        *due,
+        *sorted(costs, key=lambda name: -saved[name]),
+    ):  # then whoever is next, up to a quorum
         more = 0.0 if owed[name] else costs[name]
         wanted = name not in taking and (saved[name] >= 1.0 - NEARLY or len(taking) < terms.quorum)
         if wanted and (more == 0.0 or aside + more <= left):
@@ -180,7 +230,9 @@ def _taking(clock: Clock, round_: int, costs: Mapping[str, float], terms: Terms)
 def _shares(
     costs: Mapping[str, float], owed: Mapping[str, int], left: float, remain: int, alpha: float
 ) -> dict[str, float]:
-    """Of the rounds that remain, how much of one each may take part in: α-fair within the budget, never less than it is owed."""
+    """Of the rounds that remain, how much of one each may take part in: α-fair within the budget,
+    never less than it is owed.
+    """
     least = np.array([min(1.0, owed[name] / remain) for name in costs])
     whole = np.array([cost * remain for cost in costs.values()])
     if float((whole * least).sum()) >= left:  # it was dearer than expected: what is owed is all
@@ -193,7 +245,9 @@ def _expected(worker: Worker, now: datetime, terms: Terms) -> float:
     need = needed_slots(worker.seconds, terms)
     if not terms.shifted:
         return float(_Ahead(worker, now, need, terms)(0).mean())
-    return float(np.sort(_Ahead(worker, now, slots_per_day(terms), terms)(0), axis=1)[:, :need].mean())
+    return float(
+        np.sort(_Ahead(worker, now, slots_per_day(terms), terms)(0), axis=1)[:, :need].mean()
+    )
 
 
 def _work(worker: Worker, clock: Clock, terms: Terms) -> Work:
@@ -201,7 +255,9 @@ def _work(worker: Worker, clock: Clock, terms: Terms) -> Work:
     hours: tuple[Span, ...] = (Span(begin.isoformat(), worker.seconds),)
     if terms.shifted:
         length = slots_per_day(terms)
-        slots = greedy(length, needed_slots(worker.seconds, terms), _Ahead(worker, begin, length, terms))
+        slots = greedy(
+            length, needed_slots(worker.seconds, terms), _Ahead(worker, begin, length, terms)
+        )
         hours = _spans(slots, worker, begin, terms)
     at_once = site.intensity(clock.plain, worker.seconds)
     intensity = site.over(hours)

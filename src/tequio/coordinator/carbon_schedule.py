@@ -1,4 +1,8 @@
-"""Rounds at their simulated hours: the plan of the next one, its record, and the coordinator's own carbon. The decision is in clock.py."""
+"""Rounds at their simulated hours: the plan of the next one, its record, and the coordinator's own
+carbon.
+
+The decision is in clock.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ from tequio.measure.site import Site
 
 @dataclass(frozen=True)
 class Shift:
-    """workers: by name, the centre among them where it trains. site: the coordinator's. clock: after the rounds made so far."""
+    """workers: by name, the centre among them where it trains. site: the coordinator's. clock:
+    after the rounds made so far.
+    """
 
     terms: Terms
     workers: Mapping[str, Worker]
@@ -24,12 +30,17 @@ class Shift:
 
     @property
     def hour(self) -> tuple[Span, ...]:
-        """The slot that begins now: what is not shifted (evaluation, coordination, personal models) counts at its intensity."""
+        """The slot that begins now: what is not shifted (evaluation, coordination, personal models)
+        counts at its intensity.
+        """
         return (Span(self.clock.now.isoformat(), self.terms.slot),)
 
     def spent(self) -> dict[str, Any]:
         """For the record, where no more round may begin."""
-        return {"reason": Reason("shift-carbon-spent").as_record(), "spent": {"kg_co2e": self.clock.spent / 1000.0}}
+        return {
+            "reason": Reason("shift-carbon-spent").as_record(),
+            "spent": {"kg_co2e": self.clock.spent / 1000.0},
+        }
 
     def turn(self, run_spec: RunSpec, round_: int) -> Turn | None:
         """Round `round_`; None where the budget allows none."""
@@ -51,7 +62,11 @@ class Shift:
             "rested": [member.name for member in rested],
             "clock": clock.facts(),
         }
-        return Turn(replace(run_spec, hours=hours, after=after.hour, resting=resting), after, {"shift": record})
+        return Turn(
+            replace(run_spec, hours=hours, after=after.hour, resting=resting),
+            after,
+            {"shift": record},
+        )
 
 
 @dataclass(frozen=True)
@@ -63,13 +78,17 @@ class Turn:
     record: dict[str, Any]
 
     def of_coordinator(self, energy: Energy, body: Mapping[str, Any]) -> Energy:
-        """The round's energy at the intensity of what is the coordinator's in it: the centre's work at its hours, the rest after."""
+        """The round's energy at the intensity of what is the coordinator's in it: the centre's work
+        at its hours, the rest after.
+        """
         rows = [*body.get("train", []), *body.get("evaluation", [])]
         centre = next((m.name for m in (self.run_spec.centre,) if m is not None), None)
         own = sum(_joules(row) for row in rows if row["name"] == centre)
         rest = energy.joules - sum(_joules(row) for row in rows if row["name"] != centre)
         mean = after = self.shift.site.over(self.shift.hour)
-        there = next((w["intensity"] for w in self.record["shift"]["work"] if w["name"] == centre), None)
+        there = next(
+            (w["intensity"] for w in self.record["shift"]["work"] if w["name"] == centre), None
+        )
         if after is not None and there is not None and rest > 0.0:
             share = min(1.0, own / rest)
             mean = share * there + (1.0 - share) * after

@@ -1,6 +1,6 @@
-"""One-way gradient transfer, the coordinator's half (Augenstein et al., arXiv 2205.13655): ask the centre for its gradient."""
-
-from __future__ import annotations
+"""One-way gradient transfer, the coordinator's half (Augenstein et al., arXiv 2205.13655): ask the
+centre for its gradient.
+"""
 
 from tequio.coordinator.evaluation import failure_reason
 from tequio.coordinator.run_spec import RunSpec
@@ -13,16 +13,22 @@ from tequio.core.types import Failure, GradientRequest
 from tequio.core.update import Update
 
 
-def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runtime) -> Update | None:
-    """Gradient of the centre's public loss at base + `held`, at most `broadcast_rank` ranks, over as many batches as it makes steps.
+def central_gradient(
+    round_: int, held: Update, run_spec: RunSpec, runtime: Runtime
+) -> Update | None:
+    """Gradient of the centre's public loss at base + `held`, at most `broadcast_rank` ranks, over
+    as many batches as it makes steps.
 
-    None where no term needs it. Raises RunError where it cannot be had: without it the round would minimise something else.
+    None where no term needs it. Raises RunError where it cannot be had: without it the round would
+    minimise something else.
     """
     if run_spec.centre is None or not run_spec.local.needs("gradient"):
         return None
     centre = run_spec.centre
     seed = derive(run_spec.seed, "gradient", round_)
-    task = GradientRequest(round_, centre.index, centre.name, held, run_spec.broadcast_rank, centre.steps, seed)
+    task = GradientRequest(
+        round_, centre.index, centre.name, held, run_spec.broadcast_rank, centre.steps, seed
+    )
     problem: Reason | None = Reason("no-reply")
     for reply in runtime.exchange([task]):
         if isinstance(reply, Failure):
@@ -35,7 +41,9 @@ def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runt
 
 
 def _misfit(gradient: Update, run_spec: RunSpec) -> Reason | None:
-    expected = {name: tuple(shape) for name, shape in {**run_spec.shapes, **run_spec.head_shapes}.items()}
+    expected = {
+        name: tuple(shape) for name, shape in {**run_spec.shapes, **run_spec.head_shapes}.items()
+    }
     same = {name: tuple(entry.shape) for name, entry in gradient.entries.items()} == expected
     if gradient.spec != run_spec.spec or not same:
         return Reason("other-layout")

@@ -1,7 +1,5 @@
 """The state as bytes and back: safetensors, exact to the bit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +36,10 @@ def pack_state(state: State) -> bytes:
         "spec": state.shared.spec,
     }
     for flight in state.flights:
-        flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
+        flat |= {
+            f"flights/{flight.index}/{name}": tensor
+            for name, tensor in to_tensors(flight.update).items()
+        }
     if state.flights:
         numbers["flights"] = [_numbers(flight) for flight in state.flights]
     return pack_tensors(flat, numbers)
@@ -49,7 +50,9 @@ def unpack_state(data: bytes, source: str) -> State:
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
-    parts: dict[str, Any] = {part: from_tensors(_below(f"{part}/", flat), spec, source) for part in PARTS}
+    parts: dict[str, Any] = {
+        part: from_tensors(_below(f"{part}/", flat), spec, source) for part in PARTS
+    }
     flying = _below("flights/", flat)
     flights = tuple(
         InFlightUpdate(**row, update=from_tensors(_below(f"{row['index']}/", flying), spec, source))
@@ -59,7 +62,11 @@ def unpack_state(data: bytes, source: str) -> State:
 
 
 def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in flat.items()
+        if name.startswith(prefix)
+    }
 
 
 def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
@@ -76,7 +83,10 @@ def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
 
 def pack_states(states: Mapping[str, State]) -> bytes:
     """The states of several groups as one checkpoint."""
-    blobs = {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()}
+    blobs = {
+        name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8)
+        for name, s in states.items()
+    }
     return pack_tensors(blobs, {"groups": list(states)})
 
 
@@ -86,4 +96,7 @@ def unpack_states(data: bytes, source: str) -> dict[str, State]:
     names = [str(name) for name in meta.get("groups", [])]
     if sorted(names) != sorted(blobs):
         raise refusal(UpdateError, "checkpoint-damaged", source=source)
-    return {name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}") for name in names}
+    return {
+        name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}")
+        for name in names
+    }

@@ -1,11 +1,11 @@
-"""Distillation between groups of different bases, or from participants to their shared model (FedDF, Lin et al., arXiv 2006.07242).
+"""Distillation between groups of different bases, or from participants to their shared model
+(FedDF, Lin et al., arXiv 2006.07242).
 
-Every group makes its own round over its own base. Then all teachers predict on the centre's public texts, an ensemble makes one
-teacher of them, and the centre trains each group's shared model toward it, at low rank. That is a candidate like any other: it is
-kept only if no public slice gets worse and the group's mean validation loss does not rise. State in, state out.
+Every group makes its own round over its own base. Then all teachers predict on the centre's public
+texts, an ensemble makes one teacher of them, and the centre trains each group's shared model toward
+it, at low rank. That is a candidate like any other: it is kept only if no public slice gets worse
+and the group's mean validation loss does not rise. State in, state out.
 """
-
-from __future__ import annotations
 
 import math
 import statistics
@@ -36,9 +36,13 @@ Votes = Literal["participants", "bases"]
 
 @dataclass(frozen=True)
 class Distillation:
-    """[distil]. Rounds between two distillations, who teaches, whose votes are equal, and how the students train.
+    """[distil].
 
-    rate: of AdamW at its first step in round 1; it falls from round to round as the participants' does. items: public texts of
+    Rounds between two distillations, who teaches, whose votes are equal, and how the students
+    train.
+
+    rate: of AdamW at its first step in round 1; it falls from round to round as the participants'
+        does. items: public texts of
     one distillation, at most.
     """
 
@@ -56,7 +60,9 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Group:
-    """Participants of one base: their plan, what carries their tasks, and the centre as distiller (None: there is none)."""
+    """Participants of one base: their plan, what carries their tasks, and the centre as distiller
+    (None: there is none).
+    """
 
     name: str
     run_spec: RunSpec
@@ -76,7 +82,9 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Listening:
-    """A runtime that keeps training tasks and replies, so that participants' own models can teach after the round."""
+    """A runtime that keeps training tasks and replies, so that participants' own models can teach
+    after the round.
+    """
 
     inner: Runtime
     heard: list[tuple[TrainRequest, Reply]] = field(default_factory=list)
@@ -98,9 +106,14 @@ class Listening:
 
 
 def models_heard(
-    group: Group, before: State, heard: Sequence[tuple[TrainRequest, Reply]], admitted: Collection[str]
+    group: Group,
+    before: State,
+    heard: Sequence[tuple[TrainRequest, Reply]],
+    admitted: Collection[str],
 ) -> list[Teacher]:
-    """The participants' own models of a round, of the `admitted` only; the first reply of each counts."""
+    """The participants' own models of a round, of the `admitted` only; the first reply of each
+    counts.
+    """
     members = {member.index: member for member in group.run_spec.members if member.name in admitted}
     out: list[Teacher] = []
     for task, reply in sorted(heard, key=lambda pair: pair[0].index):
@@ -115,7 +128,9 @@ def models_heard(
 def models_shared(groups: Sequence[Group], states: Mapping[str, State]) -> list[Teacher]:
     """The groups' shared models, each with the weight of its participants."""
     return [
-        Teacher(g.name, g.name, shared_model(states[g.name].shared, g.run_spec), len(g.run_spec.members))
+        Teacher(
+            g.name, g.name, shared_model(states[g.name].shared, g.run_spec), len(g.run_spec.members)
+        )
         for g in groups
     ]
 
@@ -131,9 +146,14 @@ def voting(teachers: Sequence[Teacher], votes: Votes) -> list[Teacher]:
 
 
 def distil(
-    states: Mapping[str, State], groups: Sequence[Group], teachers: Sequence[Teacher], how: Distillation
+    states: Mapping[str, State],
+    groups: Sequence[Group],
+    teachers: Sequence[Teacher],
+    how: Distillation,
 ) -> tuple[dict[str, State], dict[str, Any]]:
-    """Every group's shared model taught by the ensemble, where that harms nobody; and the record of it."""
+    """Every group's shared model taught by the ensemble, where that harms nobody; and the record of
+    it.
+    """
     after = dict(states)
     round_ = max(state.round for state in states.values())
     count = min(group.distiller.count for group in groups if group.distiller is not None)
@@ -145,7 +165,9 @@ def distil(
         if target is None:
             rows[group.name] = {"accepted": False, "reason": Reason("no-teacher").as_record()}
         else:
-            after[group.name], rows[group.name] = _taught(states[group.name], group, target, items, how)
+            after[group.name], rows[group.name] = _taught(
+                states[group.name], group, target, items, how
+            )
     body = {
         "teachers": [t.name for t in teachers if t.name not in silent],
         "silent": silent,
@@ -156,16 +178,25 @@ def distil(
 
 
 def _teacher(
-    groups: Mapping[str, Group], teachers: Sequence[Teacher], items: tuple[int, ...], how: Distillation
+    groups: Mapping[str, Group],
+    teachers: Sequence[Teacher],
+    items: tuple[int, ...],
+    how: Distillation,
 ) -> tuple[Tensor | None, dict[str, Any]]:
-    """The ensemble's probabilities (rows × classes), and who could not teach and why. One model's predictions are held at a time."""
+    """The ensemble's probabilities (rows × classes), and who could not teach and why.
+
+    One model's predictions are held at a time.
+    """
     total, weight, silent = None, 0.0, dict[str, Any]()
     for teacher in teachers:
         distiller = groups[teacher.group].distiller
         try:
             if distiller is None:
                 raise refusal(TrainingError, "base-without-centre", base=teacher.group)
-            term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
+            term = (
+                how.ensemble.term(distiller.logits(teacher.model, items), how.temperature)
+                * teacher.weight
+            )
         except (TrainingError, UpdateError) as error:
             silent[teacher.name] = error.as_reason().as_record()
             continue
@@ -212,8 +243,13 @@ def _taught(
         "loss_last": last,
         "before": before,
         "after": then,
-        "gate": {n: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for n, s in slices.items()},
-        "bytes_down": size if run_spec.cohort is None else 0,  # who is drawn now and then is sent the whole model
+        "gate": {
+            n: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()}
+            for n, s in slices.items()
+        },
+        "bytes_down": size
+        if run_spec.cohort is None
+        else 0,  # who is drawn now and then is sent the whole model
         "digest": digest_update(shared if accepted else state.shared),
     }
     if not accepted:
@@ -221,17 +257,32 @@ def _taught(
     losses = {**state.losses, **evaluation.losses()}
     after = replace(state, shared=shared, pending=pending, losses=losses)
     if evaluation.mean_loss < state.best_loss * (1.0 - BETTER):
-        after = replace(after, best=shared, best_loss=evaluation.mean_loss, best_round=state.round, stale_rounds=0)
+        after = replace(
+            after,
+            best=shared,
+            best_loss=evaluation.mean_loss,
+            best_round=state.round,
+            stale_rounds=0,
+        )
     return after, row | {"validation": evaluation.validation}
 
 
-def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float | None, float | None]:
-    """(whether the mean validation loss does not rise, why, before, after) over those who know both."""
+def _harmless(
+    state: State, evaluation: Evaluation
+) -> tuple[bool, Reason, float | None, float | None]:
+    """(whether the mean validation loss does not rise, why, before, after) over those who know
+    both.
+    """
     after = evaluation.losses()
     lost = sorted(name for name in state.losses if name not in after)
     common = [name for name in state.losses if name in after]
     if lost or not common:
-        return False, Reason("group-not-evaluated", {"names": lost}) if lost else Reason("nobody-evaluates"), None, None
+        return (
+            False,
+            Reason("group-not-evaluated", {"names": lost}) if lost else Reason("nobody-evaluates"),
+            None,
+            None,
+        )
     before = statistics.fmean(state.losses[name] for name in common)
     then = statistics.fmean(after[name] for name in common)
     if not then <= before:
@@ -241,7 +292,9 @@ def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float
 
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
-    """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
+    """What participants are sent of the change, what stays pending (the loss of the code), and the
+    bytes.
+    """
     seed = derive(run_spec.seed, "distil download", state.round)
     sent, size = run_spec.download.sent(change, seed, "the distilled change")
     return sent, state.pending if sent is change else state.pending.plus(change.minus(sent)), size

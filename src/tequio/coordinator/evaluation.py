@@ -1,6 +1,6 @@
-"""What everybody saw of a shared model: their validation losses, and the centre's view of the public slices."""
-
-from __future__ import annotations
+"""What everybody saw of a shared model: their validation losses, and the centre's view of the
+public slices.
+"""
 
 import math
 import statistics
@@ -20,7 +20,9 @@ from tequio.core.types import EvaluateRequest, Failure, Reply
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A shared model seen through everybody's eyes: validation by name, their mean loss, per-example harm of the public slices."""
+    """A shared model seen through everybody's eyes: validation by name, their mean loss,
+    per-example harm of the public slices.
+    """
 
     validation: dict[str, dict[str, Any]]
     mean_loss: float
@@ -30,7 +32,9 @@ class Evaluation:
     refused: frozenset[str] = (
         frozenset()
     )  # of those that failed: whose reply cannot be used, which says nothing of the model
-    summed: Mapping[str, float] = field(default_factory=dict)  # means that a sum told, where no single figure is known
+    summed: Mapping[str, float] = field(
+        default_factory=dict
+    )  # means that a sum told, where no single figure is known
 
     @property
     def known(self) -> bool:
@@ -50,7 +54,9 @@ class LooksAtSums(Protocol):
         """Have a model scored, and tell what the sum tells."""
 
 
-def ask_panel(requests: Iterable[EvaluateRequest], panel: Sequence[Member], runtime: Runtime) -> Evaluation:
+def ask_panel(
+    requests: Iterable[EvaluateRequest], panel: Sequence[Member], runtime: Runtime
+) -> Evaluation:
     """Have a panel score a model: each for itself, or as a sum where the runtime gives no more."""
     if isinstance(runtime, LooksAtSums):
         return runtime.look(requests, panel)
@@ -99,7 +105,9 @@ def _implausible(reply: Reply, member: Member) -> Reason | None:
 
 
 def failure_reason(failure: Failure) -> Reason:
-    """Return why a participant failed: the reason that came with its words, or the kind of error and the words."""
+    """Return why a participant failed: the reason that came with its words, or the kind of error
+    and the words.
+    """
     return sent_reason(failure.message, failure.error)
 
 
@@ -111,4 +119,6 @@ def recorded(reasons: Mapping[str, Reason]) -> dict[str, dict[str, Any]]:
 def record_sums(trained: Mapping[str, float], seen: Mapping[str, float]) -> dict[str, Any]:
     """Return what sums told, for the record of a masked round; nothing of an open one."""
     found = {"train": dict(trained), "validation": dict(seen)}
-    return {"sums": {key: value for key, value in found.items() if value}} if trained or seen else {}
+    return (
+        {"sums": {key: value for key, value in found.items() if value}} if trained or seen else {}
+    )

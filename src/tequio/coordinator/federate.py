@@ -1,6 +1,8 @@
-"""The run of rounds: each is committed to the ledger, state and record in one transaction, before the next begins.
+"""The run of rounds: each is committed to the ledger, state and record in one transaction, before
+the next begins.
 
-The loop is the same for a star (here), several groups (`multi_base.py`) and peers (`gossip_loop.py`): each is a `Rounds`.
+The loop is the same for a star (here), several groups (`multi_base.py`) and peers
+(`gossip_loop.py`): each is a `Rounds`.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Host(Protocol):
         """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
 
     def traffic(self) -> dict[str, Any]:
-        """For the record: what went over the network since it was last asked, and what came late."""
+        """For the record: what went over the network since it was last asked, and what came
+        late.
+        """
 
 
 class Made(Protocol):
@@ -60,7 +64,9 @@ class Made(Protocol):
 
 
 class Limits(Protocol[S_in]):
-    """What bounds the rounds of a run with one base: a budget, hours of clean power (`limits.py`)."""
+    """What bounds the rounds of a run with one base: a budget, hours of clean power
+    (`limits.py`).
+    """
 
     def open(self, run_spec: RunSpec) -> RunSpec:
         """The plan with which the base is evaluated."""
@@ -76,9 +82,11 @@ class Limits(Protocol[S_in]):
 class Rounds(Generic[S]):
     """What is run round by round, from a state of its own kind to the next.
 
-    run_specs: the plan of each base, that of [base] first; replanned: the same with other plans. begin: the state before any training, and
-    the record of the base's scores. advance: the state after one more round, and its record; raises ShortRound. ended: whether no round is
-    left to make; made: how many are. pack, unpack: the state as a checkpoint and back; equal states give equal bytes.
+    run_specs: the plan of each base, that of [base] first; replanned: the same with other plans.
+        begin: the state before any training, and
+    the record of the base's scores. advance: the state after one more round, and its record; raises
+    ShortRound. ended: whether no round is left to make; made: how many are. pack, unpack: the state
+    as a checkpoint and back; equal states give equal bytes.
     """
 
     run_specs: tuple[RunSpec, ...]
@@ -94,7 +102,9 @@ class Rounds(Generic[S]):
 class Advance(Protocol):
     """One round of a star: `run_round`, `run_window` or such."""
 
-    def __call__(self, state: State, run_spec: RunSpec, runtime: Runtime, /) -> tuple[State, dict[str, Any]]:
+    def __call__(
+        self, state: State, run_spec: RunSpec, runtime: Runtime, /
+    ) -> tuple[State, dict[str, Any]]:
         """The next state and the record."""
 
 
@@ -103,7 +113,9 @@ def finished(state: Made, run_spec: RunSpec) -> bool:
     return state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience
 
 
-def star(run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: str = "") -> Rounds[State]:
+def star(
+    run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: str = ""
+) -> Rounds[State]:
     """Return the rounds of one coordinator and its participants.
 
     way: how one round is made, where it is not as the plan says. base: its name, for a host.
@@ -128,10 +140,12 @@ def federate(
     host: Host | None = None,
     limits: Limits[S] | None = None,
 ) -> Iterator[tuple[S, dict[str, Any] | None]]:
-    """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
+    """Yield the state after every committed round (None as record for the one resumed from), until
+    rounds or patience end.
 
-    The rounds end, with a record of it, where `limits` permit none, or participants' own budgets leave too few of them. With a host, a
-    round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
+    The rounds end, with a record of it, where `limits` permit none, or participants' own budgets
+    leave too few of them. With a host, a round with too few usable replies is recorded as a wait
+    and tried again; without one it ends the run.
     """
     saved = ledger.checkpoint()
     if saved is None:
@@ -139,7 +153,9 @@ def federate(
             rounds = rounds.replanned(lambda spec, _: limits.open(spec))
         with meter.at(rounds.run_specs[0].after).measure() as reading:
             state, body = rounds.begin()
-        ledger.append("start", _counted(body, reading.energy, limits) | _carried(host), rounds.pack(state))
+        ledger.append(
+            "start", _counted(body, reading.energy, limits) | _carried(host), rounds.pack(state)
+        )
     else:
         state = rounds.unpack(saved[1], "the checkpoint in the ledger")
     yield state, None
@@ -188,10 +204,18 @@ def _counted(body: dict[str, Any], energy: Energy, limits: Limits[S] | None) -> 
 
 
 def all_spent(short: ShortRound, run_spec: RunSpec) -> Reason | None:
-    """Why no round can be made any more, where so many participants' own budgets are spent; else None."""
+    """Why no round can be made any more, where so many participants' own budgets are spent;
+    else None.
+    """
     names = {member.name for member in run_spec.members}
-    withheld = {row["name"] for row in short.body["admissions"] if row["status"] == "withheld"} & names
-    if run_spec.cohort is not None or not withheld or len(names) - len(withheld) >= max(1, run_spec.quorum):
+    withheld = {
+        row["name"] for row in short.body["admissions"] if row["status"] == "withheld"
+    } & names
+    if (
+        run_spec.cohort is not None
+        or not withheld
+        or len(names) - len(withheld) >= max(1, run_spec.quorum)
+    ):
         return None
     return Reason("own-budgets-spent", {"count": len(withheld), "participants": len(names)})
 

@@ -1,11 +1,9 @@
 """The gate: a candidate that makes the general model worse on public text is rolled back.
 
-Harm is wrong answers for classification and loss for language models. Per slice, the paired bootstrap of (candidate − base) over
-examples; rejected where the increase is beyond the margin and its 95 % interval lies above zero. Slices are public, so their
-per-example values may be seen here.
+Harm is wrong answers for classification and loss for language models. Per slice, the paired
+bootstrap of (candidate − base) over examples; rejected where the increase is beyond the margin and
+its 95 % interval lies above zero. Slices are public, so their per-example values may be seen here.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -20,7 +18,9 @@ from tequio.measure.statistics import paired_bootstrap
 
 @dataclass(frozen=True)
 class Slice:
-    """One public slice at the gate: mean harm, 95 % interval of candidate − base, and the allowed increase."""
+    """One public slice at the gate: mean harm, 95 % interval of candidate − base, and the allowed
+    increase.
+    """
 
     base: float
     candidate: float
@@ -40,7 +40,10 @@ def judge(
     margin: float,
     seed: int,
 ) -> dict[str, Slice]:
-    """Judge every slice; `margin` is relative to the base's harm. A slice the candidate lacks fails (infinite harm)."""
+    """Judge every slice; `margin` is relative to the base's harm.
+
+    A slice the candidate lacks fails (infinite harm).
+    """
     out: dict[str, Slice] = {}
     for name, before in base.items():
         after = candidate.get(name)
@@ -58,7 +61,11 @@ def verdict(slices: Mapping[str, Slice]) -> tuple[bool, Reason]:
     failed = {name: s for name, s in slices.items() if not s.passes}
     if failed:
         rows = [
-            {"name": name, "base": s.base, "candidate": s.candidate if math.isfinite(s.candidate) else None}
+            {
+                "name": name,
+                "base": s.base,
+                "candidate": s.candidate if math.isfinite(s.candidate) else None,
+            }
             for name, s in failed.items()
         ]
         return False, Reason("general-worse", {"slices": rows})

@@ -1,11 +1,11 @@
-"""Peer-to-peer rounds: no coordinator sees all; every participant reduces over its neighbours in a ring or any connected graph.
+"""Peer-to-peer rounds: no coordinator sees all; every participant reduces over its neighbours in a
+ring or any connected graph.
 
-Choco-gossip (Koloskova, Stich and Jaggi, arXiv 1902.00340): each peer sends its neighbours the best low-rank part of what its model
-is beyond the copy that they hold, and moves toward their copies: x ← x + γ Σ_j W_ij (x̂_j − x̂_i). What a truncation leaves out is
-sent later. With all of it sent, γ = 1 and a complete graph, a round is that of the star.
+Choco-gossip (Koloskova, Stich and Jaggi, arXiv 1902.00340): each peer sends its neighbours the best
+low-rank part of what its model is beyond the copy that they hold, and moves toward their copies: x
+← x + γ Σ_j W_ij (x̂_j − x̂_i). What a truncation leaves out is sent later. With all of it sent, γ =
+1 and a complete graph, a round is that of the star.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,10 @@ Graph = Mapping[int, frozenset[int]]
 
 @dataclass(frozen=True)
 class Peers:
-    """Who mixes with whom. weights: W, by `mixing`. pace: γ, at most 1; less than 1 where much is truncated."""
+    """Who mixes with whom. weights:
+
+    W, by `mixing`. pace: γ, at most 1; less than 1 where much is truncated.
+    """
 
     weights: Mapping[int, Mapping[int, float]]
     pace: float = 1.0
@@ -39,9 +42,11 @@ class Peers:
 
 @dataclass(frozen=True)
 class PeerState:
-    """After `round` rounds: each peer's model, and the copy of it that its neighbours hold (changes of the base, layout product).
+    """After `round` rounds: each peer's model, and the copy of it that its neighbours hold (changes
+    of the base, layout product).
 
-    best: everybody's models after the round of least mean validation loss, which only a simulation can know.
+    best: everybody's models after the round of least mean validation loss, which only a simulation
+        can know.
     """
 
     round: int
@@ -56,7 +61,9 @@ class PeerState:
 def ring(members: Sequence[int]) -> Graph:
     """Everybody with the one before and the one after."""
     n = len(members)
-    return {m: frozenset({members[k - 1], members[(k + 1) % n]} - {m}) for k, m in enumerate(members)}
+    return {
+        m: frozenset({members[k - 1], members[(k + 1) % n]} - {m}) for k, m in enumerate(members)
+    }
 
 
 def complete(members: Sequence[int]) -> Graph:
@@ -65,7 +72,8 @@ def complete(members: Sequence[int]) -> Graph:
 
 
 def mixing(graph: Graph) -> dict[int, dict[int, float]]:
-    """Metropolis weights W_ij = 1/(1 + max(d_i, d_j)), the rest on i itself (Xiao, Boyd and Kim 2007): symmetric, rows sum to 1.
+    """Metropolis weights W_ij = 1/(1 + max(d_i, d_j)), the rest on i itself (Xiao, Boyd and Kim
+    2007): symmetric, rows sum to 1.
 
     Raises ConfigError if an edge goes one way only or the graph falls apart.
     """
@@ -111,7 +119,9 @@ def open_peers(run_spec: RunSpec, loss: float = math.inf) -> PeerState:
 def gossip_round(
     state: PeerState, run_spec: RunSpec, peers: Peers, runtime: Runtime
 ) -> tuple[PeerState, dict[str, Any]]:
-    """Train everywhere, send `plan.broadcast_rank` ranks along every edge, mix. A peer that fails keeps its model and still mixes.
+    """Train everywhere, send `plan.broadcast_rank` ranks along every edge, mix.
+
+    A peer that fails keeps its model and still mixes.
 
     Raises ShortRound if nobody could train.
     """
@@ -128,13 +138,19 @@ def gossip_round(
             replies.append(reply)
     if not replies:
         raise ShortRound(round_, 0, 1, failed)
-    sent = {i: model.minus(state.copies[i]).to_rank(run_spec.broadcast_rank) for i, model in models.items()}
+    sent = {
+        i: model.minus(state.copies[i]).to_rank(run_spec.broadcast_rank)
+        for i, model in models.items()
+    }
     copies = {i: state.copies[i].plus(sent[i]) for i in models}
     mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
     evaluation = _evaluate(round_, mixed, run_spec, runtime)
     after = _progress(replace(state, round=round_, models=mixed, copies=copies), evaluation)
     sizes = {i: packed_update_size(update) for i, update in sent.items()}
-    rows = [_row(members[reply.index], reply, sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
+    rows = [
+        _row(members[reply.index], reply, sizes, weights)
+        for reply in sorted(replies, key=lambda r: r.index)
+    ]
     return after, _record(after, rows, failed, evaluation) | {
         "bytes": sum(sizes[i] * (len(weights[i]) - 1) for i in sizes),
         "disagreement": disagreement(mixed),
@@ -144,12 +160,21 @@ def gossip_round(
 def _progress(state: PeerState, evaluation: Evaluation) -> PeerState:
     """The best round so far; one in which a peer's model could not be evaluated is none."""
     if not evaluation.failed and evaluation.mean_loss < state.best_loss * (1.0 - BETTER):
-        return replace(state, best=state.models, best_loss=evaluation.mean_loss, best_round=state.round, stale_rounds=0)
+        return replace(
+            state,
+            best=state.models,
+            best_loss=evaluation.mean_loss,
+            best_round=state.round,
+            stale_rounds=0,
+        )
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
 def _row(
-    member: Member, reply: Reply, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
+    member: Member,
+    reply: Reply,
+    sizes: Mapping[int, int],
+    weights: Mapping[int, Mapping[int, float]],
 ) -> dict[str, Any]:
     """A peer's row: what it sends to each neighbour, and what each of them sends."""
     near = [j for j in weights[reply.index] if j != reply.index]
@@ -161,7 +186,10 @@ def _row(
 def _record(
     after: PeerState, rows: list[dict[str, Any]], failed: Sequence[Refused], evaluation: Evaluation
 ) -> dict[str, Any]:
-    """In the form of a star's round; nobody judges it, so it is accepted. The digest is over all peers' models."""
+    """In the form of a star's round; nobody judges it, so it is accepted.
+
+    The digest is over all peers' models.
+    """
     return {
         "round": after.round,
         "accepted": True,
@@ -170,7 +198,9 @@ def _record(
         "alarms": [],
         "train": rows,
         "validation": evaluation.validation,
-        "mean_validation_loss": evaluation.mean_loss if math.isfinite(evaluation.mean_loss) else None,
+        "mean_validation_loss": evaluation.mean_loss
+        if math.isfinite(evaluation.mean_loss)
+        else None,
         "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "gate": {},
@@ -200,7 +230,9 @@ def _tasks(state: PeerState, run_spec: RunSpec) -> list[TrainRequest]:
     ]
 
 
-def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[int, float], pace: float) -> Update:
+def _mix(
+    i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[int, float], pace: float
+) -> Update:
     """x_i + γ Σ_j W_ij (x̂_j − x̂_i)."""
     pull = copies[i].scaled(-pace * (1.0 - weights[i]))
     for j, weight in weights.items():
@@ -209,7 +241,9 @@ def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[i
     return model.plus(pull)
 
 
-def _evaluate(round_: int, models: Mapping[int, Update], run_spec: RunSpec, runtime: Runtime) -> Evaluation:
+def _evaluate(
+    round_: int, models: Mapping[int, Update], run_spec: RunSpec, runtime: Runtime
+) -> Evaluation:
     """Each peer's own model on its own validation data."""
     tasks = [EvaluateRequest(round_, m.index, m.name, models[m.index]) for m in run_spec.members]
     return collect_evaluation(runtime.exchange(tasks), run_spec.members)
@@ -225,7 +259,9 @@ def mean(models: Mapping[int, Update]) -> Update:
 
 
 def disagreement(models: Mapping[int, Update]) -> float:
-    """Root mean square distance of the peers' models from their mean, relative to the mean's norm."""
+    """Root mean square distance of the peers' models from their mean, relative to the mean's
+    norm.
+    """
     centre = mean(models)
     distances = [model.minus(centre).norm() ** 2 for model in models.values()]
     return float((sum(distances) / len(distances)) ** 0.5 / max(centre.norm(), 1e-12))

@@ -1,9 +1,8 @@
 """Peer-to-peer rounds for the loop of `federate.py`: the checkpoint is everybody's.
 
-In a simulation one process holds all peers, so one transaction can hold them all, and patience can look at the mean of their losses.
+In a simulation one process holds all peers, so one transaction can hold them all, and patience can
+look at the mean of their losses.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -43,7 +42,9 @@ def pack_peers(state: PeerState) -> bytes:
     flat: dict[str, Tensor] = {}
     for part in PARTS:
         for i, update in getattr(state, part).items():
-            flat |= {f"{part}/{i}/{name}": tensor.clone() for name, tensor in to_tensors(update).items()}
+            flat |= {
+                f"{part}/{i}/{name}": tensor.clone() for name, tensor in to_tensors(update).items()
+            }
     numbers: dict[str, Any] = {
         "round": state.round,
         "best_loss": state.best_loss,
@@ -64,6 +65,10 @@ def unpack_peers(data: bytes, source: str) -> PeerState:
         parts[part] = {}
         for i in members:
             start = f"{part}/{i}/"
-            own = {name.removeprefix(start): tensor for name, tensor in flat.items() if name.startswith(start)}
+            own = {
+                name.removeprefix(start): tensor
+                for name, tensor in flat.items()
+                if name.startswith(start)
+            }
             parts[part][i] = from_tensors(own, spec, source)
     return PeerState(**parts, **numbers)

@@ -1,6 +1,6 @@
-"""What bounds the rounds of a coordinator of one base: the federation's budget, and the hours of clean power ([shift])."""
-
-from __future__ import annotations
+"""What bounds the rounds of a coordinator of one base: the federation's budget, and the hours of
+clean power ([shift]).
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,9 @@ from tequio.core.types import Energy, State
 
 @dataclass
 class StarLimits:
-    """tracker: what was spent before is in it already. shift: the simulated clock as the last round left it."""
+    """tracker: what was spent before is in it already. shift: the simulated clock as the last round
+    left it.
+    """
 
     tracker: BudgetTracker | None = None
     shift: Shift | None = None

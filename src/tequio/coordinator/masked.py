@@ -6,8 +6,6 @@ gives one `OpenedSum`; the rest of the round is the same code. The centre's text
 update and its view of public slices come in the clear.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +36,9 @@ from tequio.trust.secure_sum.coordinator import Collector, Opened
 from tequio.trust.secure_sum.directory import pack_indices
 from tequio.trust.secure_sum.plan import SumPlan
 
-ATTEMPTS = 3  # times that keys and shares are exchanged before a sum is given up; values are sent once
+ATTEMPTS = (
+    3  # times that keys and shares are exchanged before a sum is given up; values are sent once
+)
 OPENINGS = 3  # times that survivors are asked for the shares that open a sum
 
 
@@ -114,7 +114,11 @@ class SumRounds:
         first = [_step_of(task, "train", head) for task in requests if task.index > 0]
         made = self._made(first, run_spec.quorum)
         opened = made.opened
-        refused += [_refused(member, made.failed[member.index]) for member in roster if member.index in made.failed]
+        refused += [
+            _refused(member, made.failed[member.index])
+            for member in roster
+            if member.index in made.failed
+        ]
         if opened is None:
             return OpenedSum(zero(run_spec.spec), 0.0, [], refused, centre)
         update = self.plan.places(first[0].trained).update(opened.values, run_spec.spec)
@@ -142,8 +146,12 @@ class SumRounds:
         """Have a model scored: the participants' means as one sum, the centre's public slices in
         the clear."""
         every = list(requests)
-        seen = collect_evaluation(self.inner.exchange([task for task in every if task.index == 0]), panel)
-        asked = [_step_of(task, "validate", digest_update(task.held)) for task in every if task.index > 0]
+        seen = collect_evaluation(
+            self.inner.exchange([task for task in every if task.index == 0]), panel
+        )
+        asked = [
+            _step_of(task, "validate", digest_update(task.held)) for task in every if task.index > 0
+        ]
         if not asked:
             return seen
         made = self._made(asked)
@@ -152,10 +160,18 @@ class SumRounds:
         seen = replace(seen, failed={**seen.failed, **lost})
         if opened is None:
             return replace(seen, mean_loss=math.inf)
-        costs = [{"name": m.name, **made.costs[m.index]} for m in panel if m.index in opened.survivors]
+        costs = [
+            {"name": m.name, **made.costs[m.index]} for m in panel if m.index in opened.survivors
+        ]
         found = means(opened)
         # a member that fell out says nothing of the model: the others' scores are there
-        return replace(seen, mean_loss=found["loss"], costs=costs, summed=found, refused=seen.refused | lost.keys())
+        return replace(
+            seen,
+            mean_loss=found["loss"],
+            costs=costs,
+            summed=found,
+            refused=seen.refused | lost.keys(),
+        )
 
     def _made(self, first: Sequence[SumRequest], least: int = 0) -> SumOutcome:
         """Make a sum, unless the record has it."""
@@ -176,14 +192,21 @@ def means(opened: Opened) -> dict[str, float]:
     """Return what the figures of a sum tell: means per member, a count of clipped values, and how
     many members."""
     count = len(opened.survivors)
-    found = {name: value if name == "clipped" else value / count for name, value in opened.figures.items()}
+    found = {
+        name: value if name == "clipped" else value / count
+        for name, value in opened.figures.items()
+    }
     return {"members": float(count), **found}
 
 
 def _step_of(task: TrainRequest | EvaluateRequest, purpose: Any, head: str) -> SumRequest:
     """Return the first step of a sum in which a request is answered."""
     step = SumRequest(task.round, task.index, task.name, purpose, 1, head, "announce", request=task)
-    return replace(step, trained=task.trained, rate=task.learning_rate) if isinstance(task, TrainRequest) else step
+    return (
+        replace(step, trained=task.trained, rate=task.learning_rate)
+        if isinstance(task, TrainRequest)
+        else step
+    )
 
 
 def _refused(member: Member, reason: Reason) -> Refused:
@@ -214,11 +237,15 @@ class _Sum:
         try:
             collector, inboxes = self._begun()
             for reply in self._ask("mask", inboxes):
-                if self._try(reply.index, partial(collector.receive, reply.index, reply.payload or b"")):
+                if self._try(
+                    reply.index, partial(collector.receive, reply.index, reply.payload or b"")
+                ):
                     # its vector is in the sum, and held nowhere
                     self._replies[reply.index] = replace(reply, payload=None)
             survivors = collector.close()
-            few = {"secure-sum-few-left": len(survivors) < self._least}  # no share is given for a sum of no use
+            few = {
+                "secure-sum-few-left": len(survivors) < self._least
+            }  # no share is given for a sum of no use
             refuse_first(ProtectionError, few, members=len(survivors), fewest=self._least)
             self._unmask(collector, survivors)
             opened = collector.open()
@@ -234,7 +261,9 @@ class _Sum:
         for _ in range(OPENINGS):
             asked = dict.fromkeys(sorted(waiting), pack_indices(survivors))
             for reply in self._ask("unmask", asked, drop=False):
-                with suppress(ProtectionError):  # a survivor that gives something else has given nothing
+                with suppress(
+                    ProtectionError
+                ):  # a survivor that gives something else has given nothing
                     collector.answer(reply.index, reply.payload or b"")
                     waiting.discard(reply.index)
             if len(survivors) - len(waiting) >= self._plan.policy.threshold:
@@ -247,7 +276,9 @@ class _Sum:
             if not self._left:
                 break
             attempt = turn if self._number is None else self._number()
-            self._left = {index: replace(step, attempt=attempt) for index, step in self._left.items()}
+            self._left = {
+                index: replace(step, attempt=attempt) for index, step in self._left.items()
+            }
             first = next(iter(self._left.values()))
             collector = Collector(self._plan.context(first), self._plan.asked(first))
             announced: dict[int, bytes] = {}
@@ -266,7 +297,9 @@ class _Sum:
         least = self._plan.policy.least
         raise refusal(ProtectionError, "secure-sum-few-left", members=len(self._left), fewest=least)
 
-    def _ask(self, step: Any, payloads: Mapping[int, bytes] | None = None, drop: bool = True) -> Iterator[Reply]:
+    def _ask(
+        self, step: Any, payloads: Mapping[int, bytes] | None = None, drop: bool = True
+    ) -> Iterator[Reply]:
         """Ask everybody who is left for a step; the replies that came, once per member. drop:
         whoever gives none falls out."""
         asked = [

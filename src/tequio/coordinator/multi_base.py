@@ -1,9 +1,9 @@
-"""The run of rounds of several groups, each over its own base, in lock-step; and of one group whose rounds end in distillation.
+"""The run of rounds of several groups, each over its own base, in lock-step; and of one group whose
+rounds end in distillation.
 
-A round is one record and one checkpoint, of all groups: after a crash the whole round is made again, to the same bits.
+A round is one record and one checkpoint, of all groups: after a crash the whole round is made
+again, to the same bits.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,10 @@ def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:
 def run_groups(
     states: Mapping[str, State], groups: Sequence[Group], how: Distillation | None
 ) -> tuple[States, dict[str, Any]]:
-    """One round of every group, then, where it is due, distillation. Raises RunError, naming the base, if a group has no update."""
+    """One round of every group, then, where it is due, distillation.
+
+    Raises RunError, naming the base, if a group has no update.
+    """
     after: States = {}
     bodies: dict[str, dict[str, Any]] = {}
     heard = []
@@ -94,7 +97,10 @@ def run_groups(
         teachers = heard if how.teachers == "participants" else models_shared(groups, after)
         after, body = distil(after, groups, teachers, how)
         bodies = {name: _retold(one, body["groups"][name]) for name, one in bodies.items()}
-        plain = {n: {k: v for k, v in row.items() if k != "validation"} for n, row in body["groups"].items()}
+        plain = {
+            n: {k: v for k, v in row.items() if k != "validation"}
+            for n, row in body["groups"].items()
+        }
         body = {"distil": body | {"groups": plain}}
     return after, _joined(bodies) | body
 
@@ -109,12 +115,20 @@ def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     body = {**body, "train": train}
     if not row["accepted"]:
         return body
-    record = {"validation": row["validation"], "mean_validation_loss": row["after"], "digest": row["digest"]}
+    record = {
+        "validation": row["validation"],
+        "mean_validation_loss": row["after"],
+        "digest": row["digest"],
+    }
     return body | {"not_evaluated": {}} | record
 
 
 def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The records of the groups as one of the same form; what belongs to a base stands again under `bases`. One group: as it is."""
+    """The records of the groups as one of the same form; what belongs to a base stands again under
+    `bases`.
+
+    One group: as it is.
+    """
     parts = list(bodies.values())
     if len(parts) == 1:
         return parts[0]
@@ -136,14 +150,21 @@ def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
             out[key] = value
     out["mean_validation_loss"] = math.fsum(losses) / len(losses) if losses else None
     own = ("accepted", "reason", "mean_validation_loss", "step_scale", "digest")
-    out["bases"] = {group: {key: body[key] for key in own if key in body} for group, body in bodies.items()}
+    out["bases"] = {
+        group: {key: body[key] for key in own if key in body} for group, body in bodies.items()
+    }
     if "step" in out:
         out["step"] = any(body["step"] for body in parts)
     if "accepted" in out:
         out["bytes_broadcast"] = sum(body["bytes_broadcast"] for body in parts)
         out["accepted"] = all(body["accepted"] for body in parts)
         out["reason"] = Reason(
-            "each-base", {"bases": [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]}
+            "each-base",
+            {
+                "bases": [
+                    {"name": group, "reason": body["reason"]} for group, body in bodies.items()
+                ]
+            },
         ).as_record()
         out["digest"] = digest_json([body["digest"] for body in parts])
         out["step_scale"] = min(body["step_scale"] for body in parts)

@@ -1,6 +1,6 @@
-"""What stays the same for a whole run: who takes part with which rank and steps, and the chosen pieces."""
-
-from __future__ import annotations
+"""What stays the same for a whole run: who takes part with which rank and steps, and the chosen
+pieces.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,9 +28,11 @@ from tequio.planning.learning_rate import round_rate
 
 @dataclass(frozen=True)
 class Member:
-    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it needs, None if not known.
+    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it
+    needs, None if not known.
 
-    sizes: its items by split, as it joined with them; empty where they are not compared (in one process).
+    sizes: its items by split, as it joined with them; empty where they are not compared (in one
+        process).
     """
 
     name: str
@@ -61,7 +63,8 @@ class Coding:
 class Screening:
     """What `screen.py` does with admitted updates; None: nothing.
 
-    norm_bound: × the expected norm (see `screen.py`). cosine: least value, -1 to 1. loss: largest increase on a public slice,
+    norm_bound: × the expected norm (see `screen.py`). cosine: least value, -1 to 1. loss: largest
+        increase on a public slice,
     relative to the shared model's.
     """
 
@@ -87,7 +90,9 @@ class Screening:
 
 @dataclass(frozen=True)
 class Local:
-    """What participants minimise, and by which method, with its name and settings as a task carries them."""
+    """What participants minimise, and by which method, with its name and settings as a task carries
+    them.
+    """
 
     terms: tuple[LocalTerm, ...] = ()
     method: LocalMethod = field(default_factory=Plain)
@@ -105,12 +110,17 @@ class Local:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
+    """A run.
+
+    `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv
+    2205.13655).
 
     cohort: how many members train in a round, and how many evaluate; None for all.
     quorum: usable replies without which a round makes no step.
-    centre_first: rounds that the centre trains alone before the others begin; the rate then begins anew.
-    window_seconds: length of a window of buffered rounds, None where rounds wait for everybody; buffer: replies that a step needs.
+    centre_first: rounds that the centre trains alone before the others begin; the rate then begins
+        anew.
+    window_seconds: length of a window of buffered rounds, None where rounds wait for everybody;
+        buffer: replies that a step needs.
     """
 
     seed: int
@@ -132,8 +142,12 @@ class RunSpec:
     gate_margin: float
     upload: Coding = Coding()
     download: Coding = Coding()
-    full: bool = False  # updates are changes of whole weights, entry by entry (`Reply.parts`), not factors
-    feedback: float | None = None  # decay of the uploads' error feedback; None: what a code drops is lost
+    full: bool = (
+        False  # updates are changes of whole weights, entry by entry (`Reply.parts`), not factors
+    )
+    feedback: float | None = (
+        None  # decay of the uploads' error feedback; None: what a code drops is lost
+    )
     screening: Screening = Screening()
     local: Local = Local()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -144,31 +158,43 @@ class RunSpec:
     centre_first: int = 0
     credit: bool = False  # keep a round's updates, and say what each contributed
     leave_one_out: bool = False
-    budgets: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # what each may take in the next round
-    hours: Mapping[int, tuple[Span, ...]] = field(default_factory=dict)  # simulated time in which each works in it
+    budgets: Mapping[int, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # what each may take in the next round
+    hours: Mapping[int, tuple[Span, ...]] = field(
+        default_factory=dict
+    )  # simulated time in which each works in it
     after: tuple[Span, ...] = ()  # and in which the models are evaluated
     resting: frozenset[int] = frozenset()  # who sits it out
 
     def rate(self, round_: int) -> float:
-        """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""
-        return round_rate(round_, self.rounds, self.centre_first, self.learning_rate, self.final_rate)
+        """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it,
+        for the centre alone and for all.
+        """
+        return round_rate(
+            round_, self.rounds, self.centre_first, self.learning_rate, self.final_rate
+        )
 
     def centre_alone(self, round_: int) -> bool:
         """Whether only the centre trains in a round, and only it evaluates."""
         return 0 < round_ <= self.centre_first
 
     def roster(self, round_: int) -> tuple[Member, ...]:
-        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`, in order of index.
+        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`,
+        in order of index.
 
-        A centre that does not count (λ = 1) does not train, unless the participants' updates are compared with its.
+        A centre that does not count (λ = 1) does not train, unless the participants' updates are
+        compared with its.
         """
         drawn = self._with_centre(self._centre_trains(round_), round_, "cohort", round_)
         return tuple(member for member in drawn if member.index not in self.resting)
 
     def panel(self, round_: int) -> tuple[Member, ...]:
-        """Who evaluates: the centre first, then everybody, or one sample of `cohort` that stays the same for the whole run.
+        """Who evaluates: the centre first, then everybody, or one sample of `cohort` that stays the
+        same for the whole run.
 
-        Mean losses of different rounds are then of the same participants, and can be compared. Round 0 is the base.
+        Mean losses of different rounds are then of the same participants, and can be compared.
+        Round 0 is the base.
         """
         return self._with_centre(True, round_, "panel")
 
@@ -176,7 +202,9 @@ class RunSpec:
         compared = self.screening.cosine is not None and self.screening.cosine_to == "centre"
         return self.federated_share < 1.0 or compared or self.centre_alone(round_)
 
-    def _with_centre(self, centre_too: bool, round_: int, *purpose: str | int) -> tuple[Member, ...]:
+    def _with_centre(
+        self, centre_too: bool, round_: int, *purpose: str | int
+    ) -> tuple[Member, ...]:
         centre = (self.centre,) if self.centre is not None and centre_too else ()
         if self.centre_alone(round_):
             return centre
@@ -200,7 +228,9 @@ class RunSpec:
 
 
 def sample(count: int, size: int, seed: int, *purpose: str | int) -> list[int]:
-    """`size` different numbers below `count`, rising; every such set is equally likely (Floyd's algorithm, Bentley 1987)."""
+    """`size` different numbers below `count`, rising; every such set is equally likely (Floyd's
+    algorithm, Bentley 1987).
+    """
     chosen: set[int] = set()
     for top in range(count - size, count):
         drawn = derive(seed, *purpose, top) % (top + 1)

@@ -1,17 +1,23 @@
-"""Screening: admitted updates are bounded, compared and tried before they are added up; what stands out raises an alarm.
+"""Screening: admitted updates are bounded, compared and tried before they are added up; what stands
+out raises an alarm.
 
-An alarm is an entry in the record (participant, what, figure, limit), and where its action is "refuse" the update stays out.
-- `norm`: an update longer than f × the expected norm is cut to that length (Sun et al., arXiv 1911.07963). Expected is the median of the
-  round before, over its learning rate and times this round's; in the first round the median of this one. Streams from the second round on.
-- `cosine` to "centre": against the centre's update of this round, FLTrust's measure (Cao et al., arXiv 2012.13995), here only as an
-  alarm: as a weight it silences participants whose domain the public data lack. Streams, for the centre is first on the roster.
-- `cosine` to "others": against the mean direction of the others, Σ_{j≠i} Δ_j/‖Δ_j‖. All updates are kept until the last is in.
-- `loss`: base + shared + Δ_i does worse than base + shared on a public slice, by the gate's test. All are kept here too.
-What cannot be measured raises the alarm. The centre's own update is not screened. What none of this stops is in
-docs/how-a-round-works.md.
+An alarm is an entry in the record (participant, what, figure, limit), and where its action is
+"refuse" the update stays out.
+- `norm`: an update longer than f × the expected norm is cut to that length (Sun et al., arXiv
+  1911.07963). Expected is the median of the
+  round before, over its learning rate and times this round's; in the first round the median of this
+  one. Streams from the second round on.
+- `cosine` to "centre": against the centre's update of this round, FLTrust's measure (Cao et al.,
+  arXiv 2012.13995), here only as an
+  alarm: as a weight it silences participants whose domain the public data lack. Streams, for the
+      centre is first on the roster.
+- `cosine` to "others": against the mean direction of the others, Σ_{j≠i} Δ_j/‖Δ_j‖. All updates are
+  kept until the last is in.
+- `loss`: base + shared + Δ_i does worse than base + shared on a public slice, by the gate's test.
+  All are kept here too.
+What cannot be measured raises the alarm. The centre's own update is not screened. What none of this
+stops is in docs/how-a-round-works.md.
 """
-
-from __future__ import annotations
 
 import math
 import statistics
@@ -33,8 +39,13 @@ Outcome = Admitted | Refused
 FEWEST = 3  # of two that disagree nobody can say which is wrong
 
 
-def screened(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec, runtime: Runtime) -> Iterator[Outcome]:
-    """The same outcomes in the same order, screened. Raises RunError if the centre cannot evaluate the shared model."""
+def screened(
+    outcomes: Iterable[Outcome], state: State, run_spec: RunSpec, runtime: Runtime
+) -> Iterator[Outcome]:
+    """The same outcomes in the same order, screened.
+
+    Raises RunError if the centre cannot evaluate the shared model.
+    """
     if run_spec.screening.norm_bound is not None and not state.norm_per_rate:
         outcomes = list(outcomes)
     each = _each(outcomes, _reference(outcomes, state, run_spec), run_spec)
@@ -50,7 +61,9 @@ def screened(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec, runti
 
 
 def _reference(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec) -> float:
-    """The expected norm; where no round tells it, the median of these updates, which are then all there."""
+    """The expected norm; where no round tells it, the median of these updates, which are then all
+    there.
+    """
     if state.norm_per_rate or not isinstance(outcomes, list):
         return run_spec.expected_norm(state)
     norms = [o.row["norm"] for o in outcomes if isinstance(o, Admitted) and o.member.index > 0]
@@ -73,7 +86,9 @@ def _each(outcomes: Iterable[Outcome], reference: float, run_spec: RunSpec) -> I
             continue
         figure = None if centre is None else cosine(bounded.update, centre)
         low = figure is None or not figure >= rule.cosine
-        yield _alarmed(bounded, "cosine", figure, rule.cosine, rule.cosine_action) if low else bounded
+        yield (
+            _alarmed(bounded, "cosine", figure, rule.cosine, rule.cosine_action) if low else bounded
+        )
 
 
 def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
@@ -84,7 +99,12 @@ def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
     shrink = factor / times
     facts = replace(admitted.facts, norm=admitted.facts.norm * shrink)
     alarm = Alarm(admitted.member.name, "norm", times, factor, "clip")
-    return replace(admitted, update=admitted.update.scaled(shrink), facts=facts, alarms=(*admitted.alarms, alarm))
+    return replace(
+        admitted,
+        update=admitted.update.scaled(shrink),
+        facts=facts,
+        alarms=(*admitted.alarms, alarm),
+    )
 
 
 def cosine(x: Update, y: Update) -> float:
@@ -101,15 +121,19 @@ def _inner(x: Update, y: Update) -> float:
         theirs = y.entries.get(name)
         cut[name] = entry
         if isinstance(entry, Dense) and isinstance(theirs, Dense) and entry.shape != theirs.shape:
-            both = tuple(slice(0, min(p, q)) for p, q in zip(entry.shape, theirs.shape, strict=True))
+            both = tuple(
+                slice(0, min(p, q)) for p, q in zip(entry.shape, theirs.shape, strict=True)
+            )
             cut[name], other[name] = Dense(entry.value[both]), Dense(theirs.value[both])
     return Update(cut, x.spec).dot(Update(other, y.spec))
 
 
 def lowest(cosines: Sequence[Sequence[float]], among: Sequence[int]) -> tuple[int, float]:
-    """(who, its cosine with the mean direction of the others) for the least such cosine among these.
+    """(who, its cosine with the mean direction of the others) for the least such cosine among
+    these.
 
-    cosines: of each pair. With unit vectors u: ⟨u_i, Σ_j u_j⟩/‖Σ_j u_j‖ over j ≠ i, from the pairs alone.
+    cosines: of each pair. With unit vectors u: ⟨u_i, Σ_j u_j⟩/‖Σ_j u_j‖ over j ≠ i, from the pairs
+        alone.
     """
     found: list[tuple[float, int]] = []
     for i in among:
@@ -122,9 +146,11 @@ def lowest(cosines: Sequence[Sequence[float]], among: Sequence[int]) -> tuple[in
 
 
 def _others(outcomes: Sequence[Outcome], limit: float, action: str) -> list[Outcome]:
-    """The update of least cosine is set aside while it is under the limit, then the rest are compared again.
+    """The update of least cosine is set aside while it is under the limit, then the rest are
+    compared again.
 
-    So that a bad one does not spoil the mean by which good ones are measured. Under three nobody is set aside.
+    So that a bad one does not spoil the mean by which good ones are measured. Under three nobody is
+    set aside.
     """
     out = list(outcomes)
     places = [k for k, o in enumerate(out) if isinstance(o, Admitted) and o.member.index > 0]
@@ -170,7 +196,9 @@ def _excess(slice_: Slice) -> float:
     return slice_.candidate - slice_.base - slice_.limit
 
 
-def _harm(shared: Update, state: State, run_spec: RunSpec, runtime: Runtime) -> Mapping[str, tuple[float, ...]]:
+def _harm(
+    shared: Update, state: State, run_spec: RunSpec, runtime: Runtime
+) -> Mapping[str, tuple[float, ...]]:
     """The centre's per-example harm on the public slices; nothing where it fails."""
     if run_spec.centre is None:
         return {}
@@ -181,11 +209,15 @@ def _harm(shared: Update, state: State, run_spec: RunSpec, runtime: Runtime) -> 
     return {}
 
 
-def _alarmed(outcome: Outcome, kind: str, figure: float | None, limit: float, action: str) -> Outcome:
+def _alarmed(
+    outcome: Outcome, kind: str, figure: float | None, limit: float, action: str
+) -> Outcome:
     """With the alarm noted, and refused where that is its action."""
     alarms = (*outcome.alarms, Alarm(outcome.member.name, kind, figure, limit, action))
     if action != "refuse":
         return replace(outcome, alarms=alarms)
     facts = {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure})
     reason = Reason("alarm-unmeasured" if figure is None else "alarm", facts)
-    return outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)
+    return (
+        outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)
+    )

@@ -1,6 +1,6 @@
-"""Addresses that participants are given: host:port with a name, an IPv4 address, or an IPv6 address in brackets."""
-
-from __future__ import annotations
+"""Addresses that participants are given: host:port with a name, an IPv4 address, or an IPv6 address
+in brackets.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,13 +15,16 @@ PORTS = range(1, 65536)
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return (host, port) of an address as `public_address` makes it; an IPv6 host without its brackets."""
+    """Return (host, port) of an address as `public_address` makes it; an IPv6 host without its
+    brackets.
+    """
     host, _, port = address.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def public_address(given: str, option: str = "--address") -> str:
-    """Return host:port as it goes into invitations: in lower case, a name with other letters as DNS has it (punycode).
+    """Return host:port as it goes into invitations: in lower case, a name with other letters as DNS
+    has it (punycode).
 
     Raises ConfigError with what to write for anything that participants could not connect to.
     """
@@ -90,6 +93,10 @@ def _name(host: str, said: Mapping[str, str]) -> str:
         ascii_name = name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:
         ascii_name = ""
-    if not name or len(ascii_name) > 253 or not all(LABEL.fullmatch(part) for part in ascii_name.split(".")):
+    if (
+        not name
+        or len(ascii_name) > 253
+        or not all(LABEL.fullmatch(part) for part in ascii_name.split("."))
+    ):
         raise refusal(ConfigError, "address-not-a-name", **said, host=host or None)
     return ascii_name

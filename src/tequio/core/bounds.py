@@ -1,6 +1,6 @@
-"""Bounds of what a stranger may write: numbers, texts and nesting of JSON, checked before anything is built of them."""
-
-from __future__ import annotations
+"""Bounds of what a stranger may write: numbers, texts and nesting of JSON, checked before anything
+is built of them.
+"""
 
 import json
 from typing import Any, NoReturn
@@ -13,7 +13,9 @@ CUT = "…"
 
 
 def cut_text(text: str, limit: int = TEXT) -> str:
-    """Return `text` in at most `limit` bytes of UTF-8; characters that UTF-8 cannot write become question marks."""
+    """Return `text` in at most `limit` bytes of UTF-8; characters that UTF-8 cannot write become
+    question marks.
+    """
     data = text.encode("utf-8", "replace")
     if len(data) <= limit:
         return data.decode("utf-8")
@@ -26,7 +28,10 @@ def one_line(text: str) -> str:
 
 
 def check_text(text: str, limit: int = TEXT) -> str:
-    """Return the text as it is. Raises ValueError if it is too long, or holds half a character (a lone surrogate)."""
+    """Return the text as it is.
+
+    Raises ValueError if it is too long, or holds half a character (a lone surrogate).
+    """
     if len(text) > limit:
         raise ValueError(f"a text has more than {limit} bytes")
     try:
@@ -39,7 +44,11 @@ def check_text(text: str, limit: int = TEXT) -> str:
 
 
 def check_plain(value: Any, largest: int = LARGEST, text: int = TEXT, depth: int = DEPTH) -> None:
-    """Check a JSON value: finite numbers up to `largest`, texts up to `text` bytes, at most `depth` levels. Raises ValueError."""
+    """Check a JSON value: finite numbers up to `largest`, texts up to `text` bytes, at most `depth`
+    levels.
+
+    Raises ValueError.
+    """
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
@@ -61,7 +70,10 @@ def check_plain(value: Any, largest: int = LARGEST, text: int = TEXT, depth: int
 
 
 def read_json(text: str, limit: int = BODY) -> dict[str, Any]:
-    """Read a table that is JSON, within all bounds. Raises ValueError, with words that quote nothing of it."""
+    """Read a table that is JSON, within all bounds.
+
+    Raises ValueError, with words that quote nothing of it.
+    """
     if len(text) > limit:
         raise ValueError(f"it has more than {limit} characters")
     try:

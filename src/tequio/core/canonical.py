@@ -1,10 +1,9 @@
 """Canonical bytes: the one way a value or an update is written down, hashed and read back.
 
 JSON: sorted keys, no spaces, UTF-8, no NaN (the part of RFC 8785 that our records use).
-Updates: safetensors, float32, names `module#a`, `module#b` (Factored) or `module` (Dense); never pickle.
+Updates: safetensors, float32, names `module#a`, `module#b` (Factored) or `module` (Dense); never
+pickle.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -22,8 +21,20 @@ from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
 META_KEY = "tequio"
-DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
-DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+}
+DTYPES |= {
+    torch.float64: "F64",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 1 << 48
 Shape = tuple[torch.dtype, tuple[int, ...]]
@@ -31,7 +42,9 @@ Shape = tuple[torch.dtype, tuple[int, ...]]
 
 def canonical_json(value: Any) -> bytes:
     """The bytes of `value` as canonical JSON. Raises ValueError on NaN or infinity."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode("utf-8")
 
 
@@ -58,7 +71,10 @@ def to_tensors(update: Update) -> dict[str, Tensor]:
 
 
 def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") -> Update:
-    """The inverse of `to_tensors`. Raises UpdateError naming `source` and the tensor that does not fit."""
+    """The inverse of `to_tensors`.
+
+    Raises UpdateError naming `source` and the tensor that does not fit.
+    """
     entries: dict[str, Entry] = {}
     for key in sorted(flat):
         if flat[key].dtype != torch.float32:
@@ -83,13 +99,20 @@ def packed_update_size(update: Update) -> int:
     """len(pack(update)), without packing it."""
     shapes: dict[str, Shape] = {}
     for name, entry in update.entries.items():
-        parts = {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
+        parts = (
+            {f"{name}#a": entry.a, f"{name}#b": entry.b}
+            if isinstance(entry, Factored)
+            else {name: entry.value}
+        )
         shapes |= {key: (part.dtype, tuple(part.shape)) for key, part in parts.items()}
     return packed_size(shapes, {"format": FORMAT, "spec": update.spec})
 
 
 def unpack(data: bytes, source: str = "update") -> Update:
-    """Read `pack`'s bytes. Raises UpdateError, naming `source`, on anything that is not such an update."""
+    """Read `pack`'s bytes.
+
+    Raises UpdateError, naming `source`, on anything that is not such an update.
+    """
     flat, meta = unpack_tensors(data, source)
     if meta.get("format") != FORMAT:
         raise refusal(UpdateError, "not-an-update", source=source, format=FORMAT)
@@ -97,11 +120,15 @@ def unpack(data: bytes, source: str = "update") -> Update:
 
 
 def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    """Tensors and one JSON value as safetensors bytes, in one copy: the library's own writer makes three, and refuses aliases.
+    """Tensors and one JSON value as safetensors bytes, in one copy: the library's own writer makes
+    three, and refuses aliases.
 
-    All metadata go under one key: safetensors keeps several in a hash map, whose order differs from process to process.
+    All metadata go under one key: safetensors keeps several in a hash map, whose order differs from
+    process to process.
     """
-    names, text, _ = _header({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in flat.items()}, meta)
+    names, text, _ = _header(
+        {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in flat.items()}, meta
+    )
     tensors = (flat[name].detach().cpu().contiguous() for name in names)
     parts: list[Any] = [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
@@ -128,11 +155,15 @@ def _header(shapes: Mapping[str, Shape], meta: Mapping[str, Any]) -> tuple[list[
     return names, text + b" " * (-len(text) % 8), end
 
 
-def unpack_tensors(data: bytes, source: str, header_limit: int = 1 << 40) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack_tensors(
+    data: bytes, source: str, header_limit: int = 1 << 40
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
 
-    header_limit: bytes of its header, which is JSON and takes up to 30 times as many when it is read.
-    Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do then); all else is copied once.
+    header_limit: bytes of its header, which is JSON and takes up to 30 times as many when it is
+        read.
+    Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do
+    then); all else is copied once.
     """
     try:
         header_length = int.from_bytes(data[:8], "little")
@@ -142,17 +173,24 @@ def unpack_tensors(data: bytes, source: str, header_limit: int = 1 << 40) -> tup
         meta = json.loads(header.pop("__metadata__", {}).get(META_KEY, "{}"))
         return _laid_out(data, 8 + header_length, header), dict(meta)
     except Exception as error:  # whatever is wrong with it
-        raise refusal(UpdateError, "not-safetensors", source=source, error=type(error).__name__) from None
+        raise refusal(
+            UpdateError, "not-safetensors", source=source, error=type(error).__name__
+        ) from None
 
 
 def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name: one after another from byte `first` to the end, without holes. Raises ValueError, KeyError or TypeError."""
+    """Tensors by name: one after another from byte `first` to the end, without holes.
+
+    Raises ValueError, KeyError or TypeError.
+    """
     whole, fixed = np.frombuffer(data, np.uint8), memoryview(data).readonly
     found: dict[str, Tensor] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         start, dtype, shape = end, TYPES[entry["dtype"]], list(entry["shape"])
-        if len(shape) > MOST_DIMENSIONS or any(type(n) is not int or not 0 <= n <= LONGEST_DIMENSION for n in shape):
+        if len(shape) > MOST_DIMENSIONS or any(
+            type(n) is not int or not 0 <= n <= LONGEST_DIMENSION for n in shape
+        ):
             raise ValueError(f"{name} has no such shape")
         count = math.prod(shape)
         end = start + count * dtype.itemsize
@@ -164,7 +202,8 @@ def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, T
         if dtype == torch.uint8 and not fixed:
             found[name] = torch.from_numpy(octets).reshape(shape)
             continue
-        # copied once, to where kernels expect numbers: at another alignment sums are rounded otherwise
+        # copied once, to where kernels expect numbers: at another alignment sums are rounded
+        # otherwise
         found[name] = torch.empty(count, dtype=dtype)
         found[name].view(torch.uint8).numpy()[:] = octets
         found[name] = found[name].reshape(shape)
@@ -174,7 +213,9 @@ def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, T
 
 
 def digest_update(update: Update) -> str:
-    """SHA-256 over names, shapes and float32 bytes in name order; independent of the file format."""
+    """SHA-256 over names, shapes and float32 bytes in name order; independent of the file
+    format.
+    """
     sha = hashlib.sha256(update.spec.encode())
     flat = to_tensors(update)
     for name in sorted(flat):

@@ -1,12 +1,12 @@
 """Lengths of time as a person reads them."""
 
-from __future__ import annotations
-
 STEPS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def parts_of(seconds: float) -> tuple[tuple[int, str], tuple[int, str]]:
-    """Split at least a minute into its two largest units, rounded; the second may be none of them."""
+    """Split at least a minute into its two largest units, rounded; the second may be none of
+    them.
+    """
     whole = round(seconds)
     large, name, small, rest = next(step for step in STEPS if whole >= step[0])
     return (whole // large, name), (whole % large // small, rest)

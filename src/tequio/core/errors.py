@@ -17,10 +17,9 @@ TequioError                      what is wrong, why, and what to do
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
 
-Each message names the file, key or participant. Only `cli` and `report` print. `exit_code` is what the command returns.
+Each message names the file, key or participant. Only `cli` and `report` print. `exit_code` is what
+the command returns.
 """
-
-from __future__ import annotations
 
 from typing import Any, Self
 
@@ -28,14 +27,18 @@ from tequio.core.reason import Reason
 
 
 class TequioError(Exception):
-    """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do.
+    """Base of the tree.
+
+    `what` names the thing, `why` says what was expected, `fix` says what to do.
 
     reason: the same as a code with facts, where it has one: tests compare it, and records hold it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, why: str = "", fix: str = "", reason: Reason | None = None) -> None:
+    def __init__(
+        self, what: str, why: str = "", fix: str = "", reason: Reason | None = None
+    ) -> None:
         self.what, self.why, self.fix, self.reason = what, why, fix, reason
         super().__init__(" ".join(part.rstrip() for part in (what, why, fix) if part))
 
@@ -61,7 +64,10 @@ class ConfigError(TequioError):
 
 
 class DataError(TequioError):
-    """A participant's data cannot be used as they are. Never quotes a text or a label's value of a sample."""
+    """A participant's data cannot be used as they are.
+
+    Never quotes a text or a label's value of a sample.
+    """
 
     exit_code = 3
 

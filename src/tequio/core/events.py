@@ -1,9 +1,9 @@
-"""What happens while a federation runs, told as it happens: words for a person; a name, a level and fields for a machine.
+"""What happens while a federation runs, told as it happens: words for a person; a name, a level and
+fields for a machine.
 
-Fields hold counts, names, paths and addresses. Never a key, a token, or anything of a participant's data.
+Fields hold counts, names, paths and addresses. Never a key, a token, or anything of a participant's
+data.
 """
-
-from __future__ import annotations
 
 from typing import Literal, Protocol
 
@@ -12,9 +12,14 @@ Value = str | int | float | bool | None
 
 
 class EventHandler(Protocol):
-    """Told an event. `event` names its kind, in few words with hyphens; "note" is one that only a person needs."""
+    """Told an event. `event` names its kind, in few words with hyphens;
 
-    def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+    "note" is one that only a person needs.
+    """
+
+    def __call__(
+        self, words: str, event: str = "note", level: Level = "info", **fields: Value
+    ) -> None:
         """Pass it on; may be called from any thread."""
 
 

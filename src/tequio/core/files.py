@@ -1,6 +1,6 @@
-"""Open files that others chose: only regular ones, of a bounded size, and never one that makes the reader wait."""
-
-from __future__ import annotations
+"""Open files that others chose: only regular ones, of a bounded size, and never one that makes the
+reader wait.
+"""
 
 import errno
 import hashlib
@@ -21,7 +21,8 @@ KINDS = (
 def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
     """Open a regular file for reading, without waiting for whoever writes a pipe.
 
-    Raises OSError, with the reason as its `strerror`, for anything else and for a file of more than `most` bytes.
+    Raises OSError, with the reason as its `strerror`, for anything else and for a file of more than
+    `most` bytes.
     """
     _check(path, os.stat(path), most)  # before it is opened: to open a device can do something
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,7 +58,10 @@ def _check(path: Path, found: os.stat_result, most: int | None) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(found.st_mode):
-        why = next((words for is_kind, words in KINDS if is_kind(found.st_mode)), "it is not an ordinary file")
+        why = next(
+            (words for is_kind, words in KINDS if is_kind(found.st_mode)),
+            "it is not an ordinary file",
+        )
         raise OSError(errno.EINVAL, why, str(path))
     if most is not None and found.st_size > most:
         raise _too_large(path, found.st_size, most)

@@ -1,11 +1,12 @@
-"""Tasks and replies as bytes: what crosses a network. One safetensors message: a JSON header with the plain fields, tensors for updates.
+"""Tasks and replies as bytes: what crosses a network.
 
-Reading fails closed: only the kinds that the reader allows, only the fields of that kind, each of its own type and within the bounds of
-`core.bounds`, no more bytes than `limit`. Numbers come back to the bit. Nothing is ever unpickled. What the fields of a reply must be
-beyond that says `core.replies`.
+One safetensors message: a JSON header with the plain fields, tensors for updates.
+
+Reading fails closed: only the kinds that the reader allows, only the fields of that kind, each of
+its own type and within the bounds of `core.bounds`, no more bytes than `limit`. Numbers come back
+to the bit. Nothing is ever unpickled. What the fields of a reply must be beyond that says
+`core.replies`.
 """
-
-from __future__ import annotations
 
 import re
 import types
@@ -71,23 +72,33 @@ def kind_of(message: Message) -> str:
 
 
 def answer(who: object, request: Message) -> Reply:
-    """Have `who` do a request by its method of that kind's name: `train`, `evaluate`… Raises UpdateError if it has none."""
+    """Have `who` do a request by its method of that kind's name:
+
+    `train`, `evaluate`… Raises UpdateError if it has none.
+    """
     method = getattr(who, kind_of(request), None)
     if method is None:
-        raise refusal(UpdateError, "request-not-answered", name=request.name, request=kind_of(request))
+        raise refusal(
+            UpdateError, "request-not-answered", name=request.name, request=kind_of(request)
+        )
     reply: Reply = method(request)
     return reply
 
 
 def pack_message(message: Message) -> bytes:
-    """Equal messages give equal bytes; notes and errors are cut to 2 kB. Raises ValueError if a plain number is NaN or infinite."""
+    """Equal messages give equal bytes; notes and errors are cut to 2 kB.
+
+    Raises ValueError if a plain number is NaN or infinite.
+    """
     plain: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     for field in fields(message):
         value = getattr(message, field.name)
         if isinstance(value, Update):
             plain[field.name] = {"spec": value.spec}
-            tensors |= {f"{field.name}/{name}": tensor for name, tensor in to_tensors(value).items()}
+            tensors |= {
+                f"{field.name}/{name}": tensor for name, tensor in to_tensors(value).items()
+            }
         elif isinstance(value, bytes):
             plain[field.name] = {"bytes": len(value)}
             tensors[field.name] = _octets(value)
@@ -102,8 +113,12 @@ def pack_message(message: Message) -> bytes:
     return pack_tensors(tensors, {"format": FORMAT, "kind": kind_of(message), "fields": plain})
 
 
-def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
-    """The message in `data`. Raises MessageError naming `source` for anything but a well-formed message of an allowed kind.
+def unpack_message(
+    data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT
+) -> Message:
+    """The message in `data`.
+
+    Raises MessageError naming `source` for anything but a well-formed message of an allowed kind.
 
     Its bytes in parts lie in `data` itself where that could be written to (see `unpack_tensors`).
     """
@@ -128,23 +143,39 @@ def _unpacked(data: bytes, source: str, allowed: Collection[str], limit: int) ->
     if form != FORMAT or not isinstance(given, dict):
         named = isinstance(form, str) and re.fullmatch(r"[a-z0-9-]{1,32}", form)
         found = form if named else "–"
-        raise refusal(MessageError, "message-of-other-version", source=source, found=found, format=FORMAT)
+        raise refusal(
+            MessageError, "message-of-other-version", source=source, found=found, format=FORMAT
+        )
     if not isinstance(kind, str) or kind not in KINDS:
         raise refusal(MessageError, "message-of-unknown-kind", source=source)
     if kind not in allowed:
-        raise refusal(MessageError, "message-of-other-kind", source=source, request=kind, allowed=sorted(allowed))
+        raise refusal(
+            MessageError,
+            "message-of-other-kind",
+            source=source,
+            request=kind,
+            allowed=sorted(allowed),
+        )
     cls = KINDS[kind]
     hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
-    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    required = {
+        n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING
+    }
     if given.keys() - known.keys():
         raise refusal(MessageError, "fields-unknown", source=source)
     if missing := sorted(required - given.keys()):
         raise refusal(MessageError, "field-missing", source=source, field=missing[0])
     for name, value in given.items():
         try:
-            check_plain(value, LARGEST if kind in REPLIES else LARGEST_ASKED, BODY if name == "body" else TEXT)
+            check_plain(
+                value,
+                LARGEST if kind in REPLIES else LARGEST_ASKED,
+                BODY if name == "body" else TEXT,
+            )
         except ValueError as error:
-            raise refusal(MessageError, "field-refused", source=source, field=name, why=str(error)) from None
+            raise refusal(
+                MessageError, "field-refused", source=source, field=name, why=str(error)
+            ) from None
     if strange := [n for n in tensors if n.partition("/")[0] not in given]:
         raise refusal(MessageError, "tensors-of-no-field", source=source, count=len(strange))
     return cls(**{n: _read(v, hints[n], n, tensors, source) for n, v in given.items()})  # type: ignore[no-any-return]
@@ -166,7 +197,9 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
     hint = next(option for option in options if option is not type(None))
     if hint is Update:
         spec = _value(value.get("spec") if isinstance(value, dict) else None, str, name, source)
-        mine = {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
+        mine = {
+            n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")
+        }
         try:
             return from_tensors(mine, spec, source)
         except UpdateError:
@@ -184,7 +217,11 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
 
 
 def _octets(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    return (
+        torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if data
+        else torch.empty(0, dtype=torch.uint8)
+    )
 
 
 def _bytes(tensors: Mapping[str, Tensor], name: str, source: str) -> bytes:
@@ -199,7 +236,9 @@ def _octets_of(tensors: Mapping[str, Tensor], name: str, source: str) -> Any:
 
 
 def _value(value: Any, hint: Any, name: str, source: str) -> Any:
-    """`value` if it is of the type `hint`: a number, text, a literal, a mapping of names, a tuple or a dataclass of these."""
+    """`value` if it is of the type `hint`: a number, text, a literal, a mapping of names, a tuple
+    or a dataclass of these.
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal and value in parts:
         return value
@@ -211,7 +250,9 @@ def _value(value: Any, hint: Any, name: str, source: str) -> Any:
     elif is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         inner = get_type_hints(hint)
         if value.keys() == inner.keys():
-            return hint(**{key: _read(value[key], inner[key], f"{name}.{key}", {}, source) for key in inner})
+            return hint(
+                **{key: _read(value[key], inner[key], f"{name}.{key}", {}, source) for key in inner}
+            )
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:

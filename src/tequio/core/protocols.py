@@ -1,6 +1,8 @@
-"""The seams: what a runtime, an aggregator, a weighting, a start, a server optimiser and a local term offer. Structural, no base class."""
+"""The seams: what a runtime, an aggregator, a weighting, a start, a server optimiser and a local
+term offer.
 
-from __future__ import annotations
+Structural, no base class.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +52,8 @@ class Runtime(Protocol):
 class Facts:
     """What a weighting may know of one admitted reply: no tensors.
 
-    excess: validation loss of the shared model at the start of the round on the participant's own data, relative to the
+    excess: validation loss of the shared model at the start of the round on the participant's own
+        data, relative to the
     base's there: loss / base loss; 0.0 = not known.
     """
 
@@ -61,11 +64,16 @@ class Facts:
 
 
 Sees = Literal["each update", "norms", "only the sum"]
-"""What a piece must be able to look at: every single update, their norms, or nothing but their sum."""
+"""What a piece must be able to look at: every single update, their norms, or nothing but their
+sum.
+"""
 
 
 class Weighting(Protocol):
-    """Turns replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives."""
+    """Turns replies into coefficients.
+
+    The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives.
+    """
 
     @property
     def name(self) -> str:
@@ -88,7 +96,8 @@ class Weighting(Protocol):
 class Aggregator(Protocol):
     """Adds updates up. The accumulator is the piece's own: nobody else looks into it.
 
-    A streaming piece keeps it at a constant size, however many updates go in; one that must see all updates keeps them.
+    A streaming piece keeps it at a constant size, however many updates go in; one that must see all
+    updates keeps them.
     """
 
     @property
@@ -109,7 +118,9 @@ class Aggregator(Protocol):
 
     @property
     def nested(self) -> bool:
-        """Layout factors: whether ranks above a participant's own are folded into what it holds, frozen; else it lacks them."""
+        """Layout factors: whether ranks above a participant's own are folded into what it holds,
+        frozen; else it lacks them.
+        """
 
     def trained(self, round_: int) -> Trained:
         """Layout factors: which of them round `round_` (from 1) trains."""
@@ -133,14 +144,20 @@ class Start(Protocol):
 
     @property
     def continues(self) -> bool:
-        """Whether factors are continued: the change that comes back then has up to twice the participant's rank."""
+        """Whether factors are continued: the change that comes back then has up to twice the
+        participant's rank.
+        """
 
     @property
     def truncates(self) -> bool:
-        """Whether participants lack a part of G: the new G is then the mean of what they end with, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ."""
+        """Whether participants lack a part of G: the new G is then the mean of what they end with,
+        G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ.
+        """
 
     def begin(self, shared: Update, rank: int) -> tuple[Update, Update | None]:
-        """(what is held frozen, heads included; factored entries to go on with, or None for fresh factors)."""
+        """(what is held frozen, heads included; factored entries to go on with, or None for fresh
+        factors).
+        """
 
 
 class ServerOptimizer(Protocol):
@@ -158,15 +175,21 @@ class ServerOptimizer(Protocol):
 
 
 Need = Literal["public", "base", "gradient"]
-"""What a local term looks at: the model's output on public text, the base's there, the centre's gradient."""
+"""What a local term looks at: the model's output on public text, the base's there, the centre's
+gradient.
+"""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a local term may know of one step. Tensors are on the training device; `own`, `now` and `public` carry gradients.
+    """What a local term may know of one step. Tensors are on the training device;
 
-    own: loss of the participant's batch. now, start: what is trained, s·B·A a module and the head itself, at this step and at the
-    start of the round. public, base: logits (rows × classes) of a public batch, of the model and of the base; truth: classes (rows).
+    `own`, `now` and `public` carry gradients.
+
+    own: loss of the participant's batch. now, start: what is trained, s·B·A a module and the head
+        itself, at this step and at the
+    start of the round. public, base: logits (rows × classes) of a public batch, of the model and of
+    the base; truth: classes (rows).
     gradient: that of the centre's public loss. None where no term needs it.
     """
 
@@ -214,7 +237,9 @@ class LocalMethod(Protocol):
         """Batches a step draws: 1, or 2 where it looks ahead by the gradient of the first."""
 
     def ahead(self, values: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
-        """The point at which the gradient of the second batch is taken; it is applied at `values`."""
+        """The point at which the gradient of the second batch is taken; it is applied at
+        `values`.
+        """
 
 
 class Ensemble(Protocol):
@@ -232,14 +257,22 @@ class Ensemble(Protocol):
 
 
 class Distiller(Protocol):
-    """The centre, over one group's base and its own public texts: says what a model predicts there, and trains it toward a teacher."""
+    """The centre, over one group's base and its own public texts: says what a model predicts there,
+    and trains it toward a teacher.
+    """
 
     @property
     def count(self) -> int:
         """Public items; item k is the same text over every base."""
 
     def logits(self, model: Update, items: Sequence[int]) -> Tensor:
-        """What base + `model` predicts, float32 (rows × classes), item after item. Raises TrainingError unless all are finite."""
+        """What base + `model` predicts, float32 (rows × classes), item after item.
+
+        Raises TrainingError unless all are finite.
+        """
 
     def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
-        """(change, first loss, last loss) of training toward the teacher. Raises TrainingError where it diverges."""
+        """(change, first loss, last loss) of training toward the teacher.
+
+        Raises TrainingError where it diverges.
+        """

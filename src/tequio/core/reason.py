@@ -1,9 +1,9 @@
-"""Why something is as it is, as a code with facts: records, events and plans hold these, and `tequio.core.texts` has the sentences.
+"""Why something is as it is, as a code with facts: records, events and plans hold these, and
+`tequio.core.texts` has the sentences.
 
-A failure crosses the network as words with its reason at their end, so that versions before codes show the words.
+A failure crosses the network as words with its reason at their end, so that versions before codes
+show the words.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -19,9 +19,12 @@ MARKED = re.compile(rf"(?P<words>.*) \[(?P<code>{CODE}) (?P<facts>\{{.*\}})\]", 
 
 @dataclass(frozen=True)
 class Reason:
-    """A code in short words with hyphens, and facts: JSON values such as numbers, names and further reasons in their recorded form.
+    """A code in short words with hyphens, and facts:
 
-    Never a text or a label of a sample. Codes and the names of facts are those of the group `reason` in the files of `tequio.core.texts`.
+    JSON values such as numbers, names and further reasons in their recorded form.
+
+    Never a text or a label of a sample. Codes and the names of facts are those of the group
+    `reason` in the files of `tequio.core.texts`.
     """
 
     code: str
@@ -37,9 +40,16 @@ class Reason:
 
 
 def split_words(words: str) -> tuple[str, Reason | None]:
-    """Return words without the reason at their end, and that reason; None where they have none, as of an earlier version."""
+    """Return words without the reason at their end, and that reason;
+
+    None where they have none, as of an earlier version.
+    """
     found = MARKED.fullmatch(words)
     try:
-        return (words, None) if found is None else (found["words"], Reason(found["code"], read_json(found["facts"])))
+        return (
+            (words, None)
+            if found is None
+            else (found["words"], Reason(found["code"], read_json(found["facts"])))
+        )
     except ValueError:
         return words, None

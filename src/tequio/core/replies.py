@@ -1,10 +1,11 @@
-"""What each kind of reply must be, by the schemas of `reply_schemas`. It is checked before anything is done with it.
+"""What each kind of reply must be, by the schemas of `reply_schemas`.
 
-`read_reply` is the only way in for bytes of a participant. What it refuses, and what does not fit what the participant said it has, is
-that participant's failure in that round: the reason names our own fields, and quotes nothing that came.
+It is checked before anything is done with it.
+
+`read_reply` is the only way in for bytes of a participant. What it refuses, and what does not fit
+what the participant said it has, is that participant's failure in that round: the reason names our
+own fields, and quotes nothing that came.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -42,12 +43,17 @@ from tequio.core.types import (
 
 MOST_TOKENS = 10**7  # of one step
 SMALL_REPLY = 4 << 20  # bytes of a reply that carries no update
-UNREAD = (0, 0, "")  # round, index and name in the failure of a participant that could not read what was asked
+UNREAD = (
+    0,
+    0,
+    "",
+)  # round, index and name in the failure of a participant that could not read what was asked
 UNREAD_ERRORS = (MessageError.__name__, ResourceError.__name__)
 REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
     TrainRequest: TrainSchema,
     EvaluateRequest: EvaluateSchema,
-    GradientRequest: ReplySchema,  # asked of the centre alone, which is in the coordinator's process
+    # asked of the centre alone, which is in the coordinator's process
+    GradientRequest: ReplySchema,
     DescribeRequest: BodySchema,
     PersonaliseRequest: BodySchema,
     SumRequest: SumSchema,
@@ -56,12 +62,15 @@ REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
 
 def reply_limit(task: Request, limit: int) -> int:
     """Bytes that the reply to this request may have; `limit` for one that carries an update."""
-    large = isinstance(task, TrainRequest | GradientRequest) or (isinstance(task, SumRequest) and task.step == "mask")
+    large = isinstance(task, TrainRequest | GradientRequest) or (
+        isinstance(task, SumRequest) and task.step == "mask"
+    )
     return limit if large else min(limit, SMALL_REPLY)
 
 
 def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
-    """What a participant answered to `task`; a `Failure` in its name where that is no well-formed, plausible reply to it.
+    """What a participant answered to `task`; a `Failure` in its name where that is no well-formed,
+    plausible reply to it.
 
     Its words are printed for people, so they hold nothing that a terminal obeys.
     """
@@ -89,7 +98,8 @@ def refused_reply(task: Request, why: str) -> Failure:
 
 
 def unread_request(why: str, error: str = MessageError.__name__) -> Failure:
-    """Build the answer of a participant to a request that it cannot read, so that it does not know the round either.
+    """Build the answer of a participant to a request that it cannot read, so that it does not know
+    the round either.
 
     why: fixed words, with nothing of what came.
     """
@@ -97,13 +107,17 @@ def unread_request(why: str, error: str = MessageError.__name__) -> Failure:
 
 
 def _unread(found: Reply | Failure) -> bool:
-    """Say whether it answers the request that was sent, whichever that is: no participant has the index 0."""
+    """Say whether it answers the request that was sent, whichever that is: no participant has the
+    index 0.
+    """
     known = isinstance(found, Failure) and found.error in UNREAD_ERRORS
     return known and (found.round, found.index, found.name) == UNREAD
 
 
 def check_reply(found: Reply | Failure, task: Request) -> None:
-    """Raise MessageError, naming the field, where a reply is not what its kind of request asks for."""
+    """Raise MessageError, naming the field, where a reply is not what its kind of request asks
+    for.
+    """
     source = f"the reply of {task.name}"
     if isinstance(found, Failure):
         if not (found.error.isascii() and found.error.isalpha() and len(found.error) <= 64):
@@ -121,16 +135,23 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
     if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
         raise refusal(MessageError, "too-many-tokens", source=source, most=MOST_TOKENS)
     if isinstance(task, TrainRequest) and found.steps > task.steps:
-        raise refusal(MessageError, "too-many-steps", source=source, steps=found.steps, asked=task.steps)
+        raise refusal(
+            MessageError, "too-many-steps", source=source, steps=found.steps, asked=task.steps
+        )
 
 
 def read_description(reply: Reply) -> dict[str, Any]:
-    """What a participant says it has. Raises MessageError naming the field that is not as it must be."""
+    """What a participant says it has.
+
+    Raises MessageError naming the field that is not as it must be.
+    """
     return _body(DescribedSchema, reply)
 
 
 def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """What a participant says of its personal model. Raises MessageError naming the field that is not as it must be.
+    """What a participant says of its personal model.
+
+    Raises MessageError naming the field that is not as it must be.
 
     sizes: its items by split, as it joined with them; a split that is missing is not compared.
     """
@@ -143,7 +164,11 @@ def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, A
 
 
 def too_many(examples: int, sizes: Mapping[str, int], split: str) -> Reason | None:
-    """Return why the count of examples is refused where it is more than the participant joined with; None where that is not known."""
+    """Return why the count of examples is refused where it is more than the participant joined
+    with;
+
+    None where that is not known.
+    """
     most = sizes.get(split)
     if most is None or examples <= most:
         return None
@@ -155,7 +180,9 @@ def _body(schema: type[Schema], reply: Reply) -> dict[str, Any]:
     try:
         body = read_json(reply.body)
     except ValueError as error:
-        raise refusal(MessageError, "field-refused", source=source, field="body", why=str(error)) from None
+        raise refusal(
+            MessageError, "field-refused", source=source, field="body", why=str(error)
+        ) from None
     _validate(schema, body, f"{source}, its body")
     return body
 
@@ -166,7 +193,9 @@ def _validate(schema: type[Schema], value: Any, source: str) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(_own(part) for part in first["loc"]) or "…"
-        raise refusal(MessageError, "field-refused", source=source, field=where, why=first["type"]) from None
+        raise refusal(
+            MessageError, "field-refused", source=source, field=where, why=first["type"]
+        ) from None
 
 
 def _own(part: str | int) -> str:

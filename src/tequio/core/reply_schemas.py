@@ -1,4 +1,8 @@
-"""The schemas of what participants send: one for each kind of reply, and for each body that is JSON. `replies` applies them."""
+"""The schemas of what participants send: one for each kind of reply, and for each body that is
+JSON.
+
+`replies` applies them.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,9 @@ class MoneySchema(Schema):
 
 
 class ReplySchema(Schema):
-    """What is common to all replies: no update, no figure, no body unless the kind of request asks for one."""
+    """What is common to all replies: no update, no figure, no body unless the kind of request asks
+    for one.
+    """
 
     steps: Count
     tokens: Count
@@ -87,7 +93,9 @@ class ReplySchema(Schema):
 
 
 class TrainingMetrics(Schema):
-    """Means of the first and the last steps, of the local objective, which has other terms beside the loss."""
+    """Means of the first and the last steps, of the local objective, which has other terms beside
+    the loss.
+    """
 
     loss_first: Difference
     loss_last: Difference
@@ -116,13 +124,17 @@ class EvaluateSchema(ReplySchema):
 
 
 class BodySchema(ReplySchema):
-    """The reply to `DescribeRequest` and `PersonaliseRequest`: a body, which is read where it is used."""
+    """The reply to `DescribeRequest` and `PersonaliseRequest`: a body, which is read where it
+    is used.
+    """
 
     body: str
 
 
 class SumSchema(ReplySchema):
-    """The reply to `SumRequest`: bytes that tell nothing of one participant, and no count of its texts or tokens."""
+    """The reply to `SumRequest`: bytes that tell nothing of one participant, and no count of its
+    texts or tokens.
+    """
 
     tokens: Annotated[int, Field(ge=0, le=0)]
     examples: Annotated[int, Field(ge=0, le=0)]
@@ -144,7 +156,9 @@ class DataSchema(Schema):
     balance: dict[Literal["train", "validation", "test"], dict[Text, Count]] | None = None
     dropped: dict[Name, Count] | None = None
     long_texts: Count | None = None
-    warnings: Annotated[list[Text | ReasonSchema], Field(max_length=16)] | None = None  # texts are of earlier versions
+    warnings: Annotated[list[Text | ReasonSchema], Field(max_length=16)] | None = (
+        None  # texts are of earlier versions
+    )
     cut: Count | None = None
     too_long: Count | None = None
     licence: Text | None = None
@@ -187,7 +201,10 @@ class ScoresSchema(Schema):
 
 
 def _given(value: Any) -> Any:
-    """Return what is there. Raises ValueError for null: the key may be missing, and then it has its default."""
+    """Return what is there.
+
+    Raises ValueError for null: the key may be missing, and then it has its default.
+    """
     if value is None:
         raise ValueError("null")
     return value
@@ -244,7 +261,9 @@ class ChoiceSchema(Schema):
 
 
 class GeneralSchema(Schema):
-    """How the general model comes about: from both models' answers, or by how far it lies from the shared model, 0, to the kept one, 1."""
+    """How the general model comes about: from both models' answers, or by how far it lies from the
+    shared model, 0, to the kept one, 1.
+    """
 
     way: Literal["answers", "weights"] = "weights"
     share: Annotated[Share | None, Given] = None
@@ -287,7 +306,10 @@ class ClassesSchema(Schema):
 
 
 class ModelScores(Schema):
-    """Test scores of the models. The general one may be missing, as in records of before, but it is not null."""
+    """Test scores of the models.
+
+    The general one may be missing, as in records of before, but it is not null.
+    """
 
     base: ScoresSchema
     local: ScoresSchema
@@ -305,7 +327,10 @@ class GainsSchema(Schema):
 
 
 class PersonalSchema(Schema):
-    """The body of the reply to `PersonaliseRequest`. Keys that records of before do not have may be missing."""
+    """The body of the reply to `PersonaliseRequest`.
+
+    Keys that records of before do not have may be missing.
+    """
 
     name: Name
     chosen: Name

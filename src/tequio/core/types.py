@@ -1,4 +1,5 @@
-"""The types of one round: what is asked (`Request`), what comes back (`Reply`, `Failure`), and the state between rounds.
+"""The types of one round: what is asked (`Request`), what comes back (`Reply`, `Failure`), and the
+state between rounds.
 
 All are frozen. A `State` is the whole memory of the coordinator and *is* the checkpoint.
 """
@@ -19,7 +20,9 @@ Layout = Literal["product", "factors"]
 factors: participants continue the shared factors themselves (mode L, FedIT)."""
 
 Trained = Literal["both", "a", "b"]
-"""Which factors a round trains (layout factors); the other is frozen, common to all, and not sent."""
+"""Which factors a round trains (layout factors); the other is frozen, common to all, and not
+sent.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,15 @@ class Energy:
     uncertainty: float  # relative half-width: 0.4 means ±40 %
     coverage: float = 1.0  # share of the time that `method` saw
     began: str = ""  # UTC
-    intensity: float | None = None  # g CO2e/kWh of the electricity, mean over that time; None: not known, or not told
+    intensity: float | None = (
+        None  # g CO2e/kWh of the electricity, mean over that time; None: not known, or not told
+    )
     pue: float = 1.0  # electricity of the building over that of the machine
     embodied: float | None = None  # g CO2e, this work's share of making the machine
     hosted: float | None = (
-        None  # joules of the same work at the watts of the machine that simulates it; None: they are `joules`
+        # joules of the same work at the watts of the machine that simulates it; None: they are
+        # `joules`
+        None
     )
 
     @property
@@ -46,7 +53,9 @@ class Energy:
         return None if self.intensity is None else self.joules / 3.6e6 * self.pue * self.intensity
 
     def plus(self, other: Energy) -> Energy:
-        """Two pieces of work of one machine as one, at the intensity that gives the grams of both; what one does not know is not known."""
+        """Two pieces of work of one machine as one, at the intensity that gives the grams of both;
+        what one does not know is not known.
+        """
         joules = self.joules + other.joules
         mean = None
         if self.intensity is not None and other.intensity is not None:
@@ -57,8 +66,12 @@ class Energy:
             joules=joules,
             seconds=self.seconds + other.seconds,
             intensity=mean,
-            embodied=None if self.embodied is None or other.embodied is None else self.embodied + other.embodied,
-            hosted=None if self.hosted is None or other.hosted is None else self.hosted + other.hosted,
+            embodied=None
+            if self.embodied is None or other.embodied is None
+            else self.embodied + other.embodied,
+            hosted=None
+            if self.hosted is None or other.hosted is None
+            else self.hosted + other.hosted,
         )
 
     def undisclosed(self) -> Energy:
@@ -90,8 +103,10 @@ class Money:
 class TrainRequest:
     """Train for one round.
 
-    start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product: factored entries, scale included, to be
-    filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model that training starts from.
+    start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product:
+        factored entries, scale included, to be
+    filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model
+    that training starts from.
     """
 
     round: int
@@ -107,19 +122,31 @@ class TrainRequest:
     upload: str = "plain"  # the codec of the reply, by name, and its settings
     upload_settings: Mapping[str, float] = field(default_factory=dict)
     trained: Trained = "both"
-    feedback: float | None = None  # what the codec drops is kept, times this, and sent later; None: it is lost
+    feedback: float | None = (
+        None  # what the codec drops is kept, times this, and sent later; None: it is lost
+    )
     memory_round: int = 0  # the round after which the kept memory counts; 0: none yet
-    terms: Mapping[str, float] = field(default_factory=dict)  # local loss terms by name, and their strengths
-    gradient: Update | None = None  # of the centre's public loss at the round's shared model; for the term `transfer`
+    terms: Mapping[str, float] = field(
+        default_factory=dict
+    )  # local loss terms by name, and their strengths
+    gradient: Update | None = (
+        None  # of the centre's public loss at the round's shared model; for the term `transfer`
+    )
     method: str = "plain"  # the local method by name, and its settings
     method_settings: Mapping[str, float] = field(default_factory=dict)
-    budget: Mapping[str, float] = field(default_factory=dict)  # what this task may take, by key of measure.budget
-    hours: tuple[Span, ...] = ()  # simulated time in which it is worked; empty: the time on the wall
+    budget: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what this task may take, by key of measure.budget
+    hours: tuple[
+        Span, ...
+    ] = ()  # simulated time in which it is worked; empty: the time on the wall
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Evaluate base + `held` on the validation data (participants) or the public slices (the centre)."""
+    """Evaluate base + `held` on the validation data (participants) or the public slices (the
+    centre).
+    """
 
     round: int
     index: int
@@ -130,7 +157,9 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """Give the gradient of the own loss at base + `held`, a mean over `batches`, as factored entries of at most `rank` (the centre)."""
+    """Give the gradient of the own loss at base + `held`, a mean over `batches`, as factored
+    entries of at most `rank` (the centre).
+    """
 
     round: int
     index: int
@@ -143,7 +172,10 @@ class GradientRequest:
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    """Say what you have: counts of data, machine, layout. Asked before the first round where participants are elsewhere."""
+    """Say what you have: counts of data, machine, layout.
+
+    Asked before the first round where participants are elsewhere.
+    """
 
     round: int
     index: int
@@ -152,7 +184,9 @@ class DescribeRequest:
 
 @dataclass(frozen=True)
 class PersonaliseRequest:
-    """Make your personal model from the shared one, `held`; rank and steps are those of your rounds."""
+    """Make your personal model from the shared one, `held`; rank and steps are those of your
+    rounds.
+    """
 
     round: int
     index: int
@@ -167,10 +201,12 @@ class PersonaliseRequest:
 
 @dataclass(frozen=True)
 class SumRequest:
-    """Take one step of a secure sum: announce keys, share secrets, send what was asked for under masks, give shares that open the sum.
+    """Take one step of a secure sum: announce keys, share secrets, send what was asked for under
+    masks, give shares that open the sum.
 
-    purpose, round, attempt, head, trained, rate: which sum, as `trust.secure_sum.plan` reads them. payload: what the step goes by: the
-    list of members (across a network), the directory, the inbox, the survivors. request: what to train or evaluate (step `mask`).
+    purpose, round, attempt, head, trained, rate: which sum, as `trust.secure_sum.plan` reads them.
+    payload: what the step goes by: the list of members (across a network), the directory, the
+    inbox, the survivors. request: what to train or evaluate (step `mask`).
     """
 
     round: int
@@ -186,12 +222,21 @@ class SumRequest:
     request: TrainRequest | EvaluateRequest | None = None
 
 
-Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest | SumRequest
+Request = (
+    TrainRequest
+    | EvaluateRequest
+    | GradientRequest
+    | DescribeRequest
+    | PersonaliseRequest
+    | SumRequest
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back. `metrics` are means over the participant's own data; never a text, a label or a sample.
+    """What comes back.
+
+    `metrics` are means over the participant's own data; never a text, a label or a sample.
 
     `slices` holds per-example losses of *public* slices, and only the centre fills it.
     """
@@ -212,7 +257,8 @@ class Reply:
     energy: Energy | None = None
     money: Money | None = None
     note: str = ""  # why fewer steps were made than asked for
-    body: str = ""  # canonical JSON: what is told of data and machine, or of the personal model; counts and means
+    # canonical JSON: what is told of data and machine, or of the personal model; counts and means
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,7 +269,9 @@ class Failure:
     index: int
     name: str
     error: str
-    message: str  # words for a person, with the reason at their end where it has a code (`core.reason`)
+    message: (
+        str  # words for a person, with the reason at their end where it has a code (`core.reason`)
+    )
 
     @classmethod
     def of(cls, request: Request, error: Exception, reason: Reason | None = None) -> Failure:
@@ -235,7 +283,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class DistilRequest:
-    """Train base + `held` toward `teacher`, probabilities (rows × classes) at `temperature`, on these public items in this order."""
+    """Train base + `held` toward `teacher`, probabilities (rows × classes) at `temperature`, on
+    these public items in this order.
+    """
 
     held: Update
     items: tuple[int, ...]
@@ -249,7 +299,9 @@ class DistilRequest:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over one data set: loss (nats per example or token), accuracy (classification), number of examples."""
+    """Means over one data set: loss (nats per example or token), accuracy (classification), number
+    of examples.
+    """
 
     loss: float
     examples: int
@@ -258,9 +310,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class InFlightUpdate:
-    """An admitted update on its way (buffered rounds): sent for in round `sent`, it counts in a round from `due` on.
+    """An admitted update on its way (buffered rounds): sent for in round `sent`, it counts in a
+    round from `due` on.
 
-    staleness: steps that the shared model has made since. facts and row: what the coordinator will weigh and record.
+    staleness: steps that the shared model has made since. facts and row: what the coordinator will
+        weigh and record.
     """
 
     index: int
@@ -276,14 +330,22 @@ class InFlightUpdate:
 class State:
     """What the coordinator knows after `round` rounds.
 
-    shared: what participants hold, relative to the base (layout product: ΔW; layout factors: coordinates).
-    pending: what the server has accumulated and not yet sent (product layout; exact remainder of the truncation).
-    momentum: the server optimiser's memory. best: the shared update with the lowest validation loss so far.
-    step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
-    norm_per_rate: median norm of the last admitted updates over their learning rate. base_slices: the base's losses on the public slices.
-    base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
-    memory_rounds: with error feedback, by participant, the last round whose update is in `shared`; its own memory is the one after that.
-    best_losses: validation loss by participant of `best`; empty where an old checkpoint does not have it.
+    shared: what participants hold, relative to the base (layout product: ΔW; layout factors:
+        coordinates).
+    pending: what the server has accumulated and not yet sent (product layout; exact remainder of
+        the truncation).
+    momentum: the server optimiser's memory. best: the shared update with the lowest validation loss
+        so far.
+    step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when
+        it accepts.
+    norm_per_rate: median norm of the last admitted updates over their learning rate. base_slices:
+        the base's losses on the public slices.
+    base_losses, losses: validation loss by participant, of the base and of `shared` (as last
+        evaluated).
+    memory_rounds: with error feedback, by participant, the last round whose update is in `shared`;
+        its own memory is the one after that.
+    best_losses: validation loss by participant of `best`; empty where an old checkpoint does not
+        have it.
     flights: updates on their way (buffered rounds).
     """
 

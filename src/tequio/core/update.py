@@ -1,9 +1,10 @@
 """The update algebra: what travels between participants and coordinator, and the arithmetic on it.
 
 An `Update` is a set of named entries, each the change of one weight matrix:
-`Factored` ΔW = B·A with B (m × R), A (R × n), the LoRA scale α/r already inside B; `Dense` ΔW of any shape.
-Sums of factored entries are exact, by stacking: [B₁ B₂]·[A₁; A₂] (FLoRA, arXiv 2409.05976). `dot` and `norm` never form B·A:
-⟨B₁A₁, B₂A₂⟩ = tr((B₂ᵀB₁)(A₁A₂ᵀ)). All tensors are float32; nothing is changed in place.
+`Factored` ΔW = B·A with B (m × R), A (R × n), the LoRA scale α/r already inside B; `Dense` ΔW of
+any shape. Sums of factored entries are exact, by stacking: [B₁ B₂]·[A₁; A₂] (FLoRA, arXiv
+2409.05976). `dot` and `norm` never form B·A: ⟨B₁A₁, B₂A₂⟩ = tr((B₂ᵀB₁)(A₁A₂ᵀ)). All tensors are
+float32; nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Factored:
 
     def __post_init__(self) -> None:
         if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != self.a.shape[0]:
-            raise refusal(UpdateError, "factors-do-not-fit", shape=[*self.b.shape], expected=[*self.a.shape])
+            raise refusal(
+                UpdateError, "factors-do-not-fit", shape=[*self.b.shape], expected=[*self.a.shape]
+            )
 
     @property
     def rank(self) -> int:
@@ -62,7 +65,8 @@ Entry = Factored | Dense
 
 
 class Streamed(Mapping[str, Entry]):
-    """Entries that are read one by one whenever they are looked at, and not kept: an update larger than one wants in memory.
+    """Entries that are read one by one whenever they are looked at, and not kept: an update larger
+    than one wants in memory.
 
     names in order; read: name -> entry, the same each time.
     """
@@ -118,7 +122,9 @@ def _dot(x: Entry, y: Entry) -> float:
 
 
 def _split(entry: Factored | Dense, rank: int) -> tuple[Entry, Entry]:
-    """Best rank-`rank` approximation in the Frobenius norm (Eckart-Young) and the exact remainder."""
+    """Best rank-`rank` approximation in the Frobenius norm (Eckart-Young) and the exact
+    remainder.
+    """
     if isinstance(entry, Factored):
         q_b, r_b = torch.linalg.qr(entry.b)
         q_a, r_a = torch.linalg.qr(entry.a.T)
@@ -127,13 +133,19 @@ def _split(entry: Factored | Dense, rank: int) -> tuple[Entry, Entry]:
     else:
         u, s, vh = torch.linalg.svd(entry.value, full_matrices=False)
         b, a = u * s, vh
-    return Factored(b[:, :rank].clone(), a[:rank].clone()), _shorter(Factored(b[:, rank:], a[rank:]))
+    return Factored(b[:, :rank].clone(), a[:rank].clone()), _shorter(
+        Factored(b[:, rank:], a[rank:])
+    )
 
 
 def _shorter(entry: Factored) -> Entry:
     """The same as factors or as one matrix, whichever has fewer numbers; in memory of its own."""
     m, n = entry.shape
-    return Dense(entry.value()) if entry.rank * (m + n) >= m * n else Factored(entry.b.clone(), entry.a.clone())
+    return (
+        Dense(entry.value())
+        if entry.rank * (m + n) >= m * n
+        else Factored(entry.b.clone(), entry.a.clone())
+    )
 
 
 @dataclass(frozen=True)
@@ -162,24 +174,38 @@ class Update:
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:
-                raise refusal(UpdateError, "entry-shapes-differ", entry=name, shape=[*mine], expected=[*theirs])
+                raise refusal(
+                    UpdateError,
+                    "entry-shapes-differ",
+                    entry=name,
+                    shape=[*mine],
+                    expected=[*theirs],
+                )
 
     def plus(self, other: Update) -> Update:
-        """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""
+        """self + other, exactly: factors are stacked, until the plain matrix is smaller.
+
+        Missing entries are 0.
+        """
         return self._zip(other, _add)
 
     def scaled(self, factor: float) -> Update:
         """factor · self."""
         if isinstance(self.entries, Streamed):
             return Update(self.entries.map(lambda entry: _scaled(entry, factor)), self.spec)
-        return Update({name: _scaled(entry, factor) for name, entry in self.entries.items()}, self.spec)
+        return Update(
+            {name: _scaled(entry, factor) for name, entry in self.entries.items()}, self.spec
+        )
 
     def minus(self, other: Update) -> Update:
         """self − other."""
         return self.plus(other.scaled(-1.0))
 
     def dot(self, other: Update) -> float:
-        """Frobenius inner product Σ⟨ΔW, ΔW'⟩ over the entries both have; O(r²(m+n)) for factored ones."""
+        """Frobenius inner product Σ⟨ΔW, ΔW'⟩ over the entries both have;
+
+        O(r²(m+n)) for factored ones.
+        """
         self._check(other)
         names = sorted(self.entries.keys() & other.entries.keys())
         return math.fsum(_dot(self.entries[name], other.entries[name]) for name in names)
@@ -189,7 +215,9 @@ class Update:
         return math.sqrt(max(math.fsum(_dot(entry, entry) for entry in self.entries.values()), 0.0))
 
     def pieces(self) -> Iterator[Update]:
-        """Parts that add up to self: one an entry where entries are read as they are looked at, else all at once."""
+        """Parts that add up to self: one an entry where entries are read as they are looked at,
+        else all at once.
+        """
         if not isinstance(self.entries, Streamed):
             yield self
             return
@@ -197,16 +225,20 @@ class Update:
             yield Update({name: entry}, self.spec)
 
     def split_rank(self, rank: int) -> tuple[Update, Update]:
-        """(head, tail): head has factored entries of at most `rank`, the best such approximation; head + tail = self.
+        """(head, tail): head has factored entries of at most `rank`, the best such approximation;
+        head + tail = self.
 
-        Entries already small enough, and vectors, go whole into the head. QR of both factors, then the SVD of the
-        small core R_B·R_Aᵀ: ΔW is never formed. The prefix of length r of a head is the best rank-r approximation.
-        Matrices held `Dense` are split too, but for those of a head (see `is_matrix`).
+        Entries already small enough, and vectors, go whole into the head. QR of both factors, then
+        the SVD of the small core R_B·R_Aᵀ: ΔW is never formed. The prefix of length r of a head is
+        the best rank-r approximation. Matrices held `Dense` are split too, but for those of a head
+        (see `is_matrix`).
         """
         head: dict[str, Entry] = {}
         tail: dict[str, Entry] = {}
         for name, entry in self.entries.items():
-            fits = rank >= (entry.rank if isinstance(entry, Factored) else min(entry.shape, default=0))
+            fits = rank >= (
+                entry.rank if isinstance(entry, Factored) else min(entry.shape, default=0)
+            )
             if fits or not is_matrix(name, entry):
                 head[name] = entry
             else:
@@ -242,7 +274,9 @@ HEAD_PREFIX = "head."
 
 
 def is_matrix(name: str, entry: Entry) -> bool:
-    """Whether an entry may be re-factored: 2-D, and not part of a head (small, and wanted exactly)."""
+    """Whether an entry may be re-factored: 2-D, and not part of a head (small, and wanted
+    exactly).
+    """
     return len(entry.shape) == 2 and not name.startswith(HEAD_PREFIX)
 
 

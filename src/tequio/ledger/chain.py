@@ -1,9 +1,9 @@
-"""The hash chain as pure functions: what a record is, how it is hashed, how a stored row is read back.
+"""The hash chain as pure functions: what a record is, how it is hashed, how a stored row is
+read back.
 
-hash = SHA-256 of the canonical JSON of {"seq", "kind", "body", "previous"}; the first `previous` is 64 zeros.
+hash = SHA-256 of the canonical JSON of {"seq", "kind", "body", "previous"}; the first `previous` is
+64 zeros.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -20,13 +20,17 @@ ZEROS = "0" * 64
 STATE_DIGEST = "state_digest"
 VERSION = "record_version"
 RECORD_VERSION = 2
-"""Of the bodies written here. 1: bodies without this key, and a header with the whole configuration."""
+"""Of the bodies written here. 1: bodies without this key, and a header with the whole
+configuration.
+"""
 KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One record: its place, kind and JSON body, the hash of the one before, and its own hash (64 hex)."""
+    """One record: its place, kind and JSON body, the hash of the one before, and its own hash (64
+    hex).
+    """
 
     seq: int
     kind: str
@@ -42,10 +46,15 @@ def link(seq: int, kind: str, body: Mapping[str, Any], previous: str) -> Entry:
 
 
 def plain_body(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` as plain JSON values, with the version of records. Raises LedgerError naming the kind and the path of the key that is not."""
+    """`body` as plain JSON values, with the version of records.
+
+    Raises LedgerError naming the kind and the path of the key that is not.
+    """
     if not KIND.fullmatch(kind):
         raise refusal(LedgerError, "record-kind", record=kind)
-    if STATE_DIGEST in body or not isinstance(body.get(VERSION, 1), int):  # a copied body has one, which is replaced
+    if STATE_DIGEST in body or not isinstance(
+        body.get(VERSION, 1), int
+    ):  # a copied body has one, which is replaced
         key = STATE_DIGEST if STATE_DIGEST in body else VERSION
         raise refusal(LedgerError, "record-key-reserved", record=kind, key=key)
     try:
@@ -98,7 +107,9 @@ def _checked_text(kind: str, where: str, value: str) -> str:
 
 
 def _checked_int(kind: str, where: str, value: int) -> int:
-    if value.bit_length() > 4096:  # beyond Python's limit of decimal digits it could not be read back
+    if (
+        value.bit_length() > 4096
+    ):  # beyond Python's limit of decimal digits it could not be read back
         raise _refused(kind, where, f"int, {value.bit_length()} bit")
     return value
 

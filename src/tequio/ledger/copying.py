@@ -1,10 +1,9 @@
 """Copy an SQLite file that another process may be writing, so that the copy is of one moment.
 
-A ledger is copied in small steps: between two of them its writer can commit, and then the copy begins again by itself.
-A file with a write-ahead log (SuperLink's) is copied at once, for its readers never keep its writer waiting.
+A ledger is copied in small steps: between two of them its writer can commit, and then the copy
+begins again by itself. A file with a write-ahead log (SuperLink's) is copied at once, for its
+readers never keep its writer waiting.
 """
-
-from __future__ import annotations
 
 import os
 import sqlite3
@@ -35,7 +34,11 @@ def copy_database(path: Path, target: Path) -> None:
         ResourceError: the copy cannot be written, or began again too often (code backup-outpaced).
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with translated(path), closing(_source(path)) as source, closing(sqlite3.connect(target)) as fresh:
+    with (
+        translated(path),
+        closing(_source(path)) as source,
+        closing(sqlite3.connect(target)) as fresh,
+    ):
         waits = source.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
         source.backup(fresh, pages=PAGES if waits else -1, progress=_Restarts(path), sleep=PAUSE)
 

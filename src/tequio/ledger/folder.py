@@ -1,4 +1,6 @@
-"""The folder of one run: where its ledger lies, the lock for its one writer, and files written whole."""
+"""The folder of one run: where its ledger lies, the lock for its one writer, and files written
+whole.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,14 @@ from tequio.core.texts.words import refusal
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
 IDENTITY, COORDINATOR_FILE, RUN, BUNDLE = "identity.json", "coordinator.json", "run", "bundle"
-"""Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells; bundle: of one who left."""
-PARTICIPANTS = "participants"  # in a run: folders of what is one participant's, closed to others of the machine
+"""Across a network the run is a folder in that of a participant or of a coordinator, which such a
+file tells; bundle: of one who left.
+"""
+# in a run: folders of what is one participant's, closed to others of the machine
+PARTICIPANTS = "participants"
 
-OPEN = 0o755  # of a folder that others may read, as far as the umask lets them; only its owner writes there
+# of a folder that others may read, as far as the umask lets them; only its owner writes there
+OPEN = 0o755
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -33,10 +39,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, private: bool = False) -> RunFolder:
-        """A new folder, or an empty one, or one whose run was cut off before its ledger was written.
+        """A new folder, or an empty one, or one whose run was cut off before its ledger was
+        written.
 
         private: nobody but its owner may enter it.
-        Raises RunError if it holds a run already or anything else, ResourceError if it cannot be written.
+        Raises RunError if it holds a run already or anything else, ResourceError if it cannot be
+        written.
         """
         if (path / LEDGER).exists():
             facts = {"path": str(path), "command": resume_command(path)}
@@ -68,7 +76,9 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer while inside. The kernel frees the lock when the process ends, however it ends.
+        """Be the only writer while inside.
+
+        The kernel frees the lock when the process ends, however it ends.
 
         Raises RunBusy, naming the process that holds it; ResourceError if the lock cannot be made.
         """
@@ -94,8 +104,10 @@ class RunFolder:
     def write_atomic(self, relative: str, data: bytes, private: bool = False) -> Path:
         """Write a file of the run whole or not at all: the old bytes or the new are there, durably.
 
-        `relative` is a path inside the folder with `/`; missing subfolders are made. Returns the file's path.
-        private: only its owner may read it. Raises RunError if `relative` leaves the folder, ResourceError if it cannot be written.
+        `relative` is a path inside the folder with `/`; missing subfolders are made. Returns the
+        file's path.
+        private: only its owner may read it. Raises RunError if `relative` leaves the folder,
+            ResourceError if it cannot be written.
         """
         target = self._inside(relative)
         unique = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
@@ -118,7 +130,12 @@ class RunFolder:
     def _inside(self, relative: str) -> Path:
         pure = PurePosixPath(relative)
         unsafe = pure.is_absolute() or ".." in pure.parts or "\0" in relative or not pure.name
-        unsafe = unsafe or relative.endswith("/") or pure.parts[0] == LOCK or pure.parts[0].startswith(LEDGER)
+        unsafe = (
+            unsafe
+            or relative.endswith("/")
+            or pure.parts[0] == LOCK
+            or pure.parts[0].startswith(LEDGER)
+        )
         target = self.path / pure
         if unsafe or not target.parent.resolve().is_relative_to(self.path.resolve()):
             facts = {"file": repr(relative), "path": str(self.path), "taken": [LOCK, LEDGER]}
@@ -127,7 +144,10 @@ class RunFolder:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a run's lock, made if need be. Raises RunError for a link: what it leads to would be overwritten."""
+    """Open a run's lock, made if need be.
+
+    Raises RunError for a link: what it leads to would be overwritten.
+    """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
@@ -137,7 +157,10 @@ def _open_lock(path: Path) -> int:
 
 
 def replace_durably(fresh: Path, target: Path) -> None:
-    """Give `fresh` (already synced) the name `target`, and sync the folder. Raises ResourceError."""
+    """Give `fresh` (already synced) the name `target`, and sync the folder.
+
+    Raises ResourceError.
+    """
     with written(target):
         os.replace(fresh, target)
         sync_folder(target.parent)
@@ -163,7 +186,10 @@ def _make_folders(path: Path, run: Path) -> None:
 
 
 def own_folder(path: Path) -> Path:
-    """A folder that nobody but its owner may enter: made, or closed if it is there. Raises ResourceError."""
+    """A folder that nobody but its owner may enter: made, or closed if it is there.
+
+    Raises ResourceError.
+    """
     with written(path):
         path.mkdir(0o700, parents=True, exist_ok=True)
         if open_to_others(path):
@@ -180,7 +206,11 @@ def open_to_others(path: Path) -> bool:
 
 
 def network_command(run: Path) -> str | None:
-    """The command that goes on with a run across a network, from the name and place of its folder; None for another one."""
+    """The command that goes on with a run across a network, from the name and place of its
+    folder;
+
+    None for another one.
+    """
     if run.name == RUN and (run.parent / IDENTITY).exists():
         return f"tequio participate {run.parent}"
     if run.name == RUN and (run.parent / COORDINATOR_FILE).exists():
@@ -194,7 +224,9 @@ def resume_command(run: Path) -> str:
 
 
 def go_on(path: Path) -> str:
-    """The command that goes on with the run to which a file belongs, for the end of a sentence; what has no ledger yet is begun again."""
+    """The command that goes on with the run to which a file belongs, for the end of a sentence;
+    what has no ledger yet is begun again.
+    """
     for folder in path.parents:
         if (named := network_command(folder)) is not None:
             again = (
@@ -216,7 +248,10 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = {"write-no-space": error.errno in _NO_SPACE, "write-read-only": error.errno in _NOT_WRITABLE}
+        found = {
+            "write-no-space": error.errno in _NO_SPACE,
+            "write-read-only": error.errno in _NOT_WRITABLE,
+        }
         code = next((code for code, holds in found.items() if holds), "write-failed")
         said = error.strerror or str(error)
         raise refusal(ResourceError, code, path=str(path), error=said, next=go_on(path)) from error

@@ -1,10 +1,9 @@
 """Read a run's record with SQL: one SELECT, read-only, within bounds of time and rows.
 
-The run's own process may write meanwhile: it waits for a reader at most `BUSY_SECONDS`, so a query ends sooner.
-Three views beside the tables hold what is asked for most; they exist only while a query runs, never in the file.
+The run's own process may write meanwhile: it waits for a reader at most `BUSY_SECONDS`, so a query
+ends sooner. Three views beside the tables hold what is asked for most; they exist only while a
+query runs, never in the file.
 """
-
-from __future__ import annotations
 
 import re
 import sqlite3
@@ -20,7 +19,9 @@ from tequio.core.texts.words import refusal
 from tequio.ledger.store import connect, meaning
 
 SECONDS = 3.0
-"""Of a query; less than BUSY_SECONDS of the store, so that no query makes the run's own process give up."""
+"""Of a query; less than BUSY_SECONDS of the store, so that no query makes the run's own process
+give up.
+"""
 MOST_ROWS = 100_000
 LONGEST_VALUE = 64 << 20  # bytes of one value that a query makes
 STEPS = 2000  # of SQLite's machine, between two looks at the clock
@@ -30,14 +31,14 @@ VIEWS = {
     " body ->> '$.mean_validation_loss' AS mean_validation_loss, body ->> '$.seconds' AS seconds,"
     " body ->> '$.energy.joules' AS joules, body ->> '$.reason.code' AS reason"
     " FROM main.record WHERE kind = 'round'",
-    "updates": "SELECT record.seq, record.body ->> '$.round' AS round, row.value ->> '$.name' AS name,"
-    " row.value ->> '$.rank' AS rank, row.value ->> '$.steps' AS steps, row.value ->> '$.tokens' AS tokens,"
-    " row.value ->> '$.examples' AS examples, row.value ->> '$.loss_first' AS loss_first,"
-    " row.value ->> '$.loss_last' AS loss_last, row.value ->> '$.norm' AS norm,"
-    " row.value ->> '$.weight' AS weight, row.value ->> '$.bytes_up' AS bytes_up,"
-    " row.value ->> '$.bytes_down' AS bytes_down, row.value ->> '$.seconds' AS seconds,"
-    " row.value ->> '$.joules' AS joules"
-    " FROM main.record AS record, json_each(record.body, '$.train') AS row WHERE record.kind = 'round'",
+    "updates": "SELECT record.seq, record.body ->> '$.round' AS round, row.value ->> '$.name' AS "
+    "name, row.value ->> '$.rank' AS rank, row.value ->> '$.steps' AS steps, row.value ->> "
+    "'$.tokens' AS tokens, row.value ->> '$.examples' AS examples, row.value ->> "
+    "'$.loss_first' AS loss_first, row.value ->> '$.loss_last' AS loss_last, row.value ->> "
+    "'$.norm' AS norm, row.value ->> '$.weight' AS weight, row.value ->> '$.bytes_up' AS "
+    "bytes_up, row.value ->> '$.bytes_down' AS bytes_down, row.value ->> '$.seconds' AS "
+    "seconds, row.value ->> '$.joules' AS joules FROM main.record AS record, "
+    "json_each(record.body, '$.train') AS row WHERE record.kind = 'round'",
     "personal_models": "SELECT seq, body ->> '$.name' AS name, body ->> '$.chosen' AS chosen,"
     " body ->> '$.test.local.loss' AS local_loss, body ->> '$.test.shared.loss' AS shared_loss,"
     " body ->> '$.test.personal.loss' AS personal_loss,"
@@ -74,7 +75,8 @@ def read_query(path: Path, sql: str, seconds: float = SECONDS, most: int = MOST_
 
     Args:
         path: the ledger's file.
-        sql: one statement, over the tables `record`, `head` and `checkpoint` and the views of `VIEWS`.
+        sql: one statement, over the tables `record`, `head` and `checkpoint` and the views of
+            `VIEWS`.
         seconds: how long it may take.
         most: how many rows it may give.
 
@@ -100,7 +102,10 @@ def _confine(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     for name, sql in VIEWS.items():
         connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
-    for function in ("json_each", "json_tree"):  # declared at their first use, which the authorizer would deny
+    for function in (
+        "json_each",
+        "json_tree",
+    ):  # declared at their first use, which the authorizer would deny
         connection.execute(f"SELECT 1 FROM {function}('[]')")
     connection.execute("PRAGMA query_only = ON")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
@@ -117,7 +122,9 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
     return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
 
 
-def _refused(path: Path, error: sqlite3.Error | sqlite3.Warning | UnicodeError, seconds: float) -> TequioError:
+def _refused(
+    path: Path, error: sqlite3.Error | sqlite3.Warning | UnicodeError, seconds: float
+) -> TequioError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if isinstance(error, sqlite3.Error) and code in _OF_THE_FILE:
         return meaning(path, error)

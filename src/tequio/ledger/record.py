@@ -1,7 +1,9 @@
-"""The ledger of a run: append a record, read records back, keep the last checkpoint, verify the whole chain.
+"""The ledger of a run: append a record, read records back, keep the last checkpoint, verify the
+whole chain.
 
-A record and its checkpoint are one transaction: after kill -9 or a full disk both are there, or neither is.
-A chain shows damage and edits; only a copy of the head hash kept elsewhere shows a history rewritten whole.
+A record and its checkpoint are one transaction: after kill -9 or a full disk both are there, or
+neither is. A chain shows damage and edits; only a copy of the head hash kept elsewhere shows a
+history rewritten whole.
 """
 
 from __future__ import annotations
@@ -33,14 +35,19 @@ from tequio.ledger.store import SQLITE_ERRORS, build, connect, meaning, translat
 
 PART_BYTES = (
     2**20
-)  # SQLite copies a value twice on its way in, and holds at most 1 GB in one; a checkpoint may be larger
+    # SQLite copies a value twice on its way in, and holds at most 1 GB in one; a checkpoint may be
+    # larger
+)
 PAGE_ROWS = 64  # rows read at once: no lock is held while the caller works on them
 COLUMNS = "SELECT seq, kind, body, previous, hash FROM record"
 READ_ERRORS = (TequioError, *SQLITE_ERRORS, OSError, MemoryError)
 
 
 class Ledger:
-    """An open ledger: one connection, to be used from one thread. A context manager that closes it."""
+    """An open ledger: one connection, to be used from one thread.
+
+    A context manager that closes it.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -50,7 +57,8 @@ class Ledger:
     def create(cls, path: Path, run_body: Mapping[str, Any]) -> Ledger:
         """A new ledger with entry 0 of kind "run". It appears whole or not at all.
 
-        Raises LedgerError if `path` exists or `run_body` is not JSON, ResourceError if it cannot be written.
+        Raises LedgerError if `path` exists or `run_body` is not JSON, ResourceError if it cannot be
+        written.
         """
         _refuse_existing(path)
         body = plain_body("run", run_body)
@@ -72,17 +80,19 @@ class Ledger:
     def open(cls, path: Path, read_only: bool = False) -> Ledger:
         """An existing ledger; `verify` is what checks its chain.
 
-        Raises LedgerError if it is missing, another kind of file or of a newer version; LedgerCorrupt if it
-        is damaged or its tables were altered.
+        Raises LedgerError if it is missing, another kind of file or of a newer version;
+        LedgerCorrupt if it is damaged or its tables were altered.
         """
         return cls(path, connect(path, read_only))
 
     def append(self, kind: str, body: Mapping[str, Any], state: bytes | None = None) -> Entry:
-        """One transaction: the record and, if `state` is given, the new checkpoint in place of the last one.
+        """One transaction: the record and, if `state` is given, the new checkpoint in place of the
+        last one.
 
-        The SHA-256 of `state` is added to the body as `state_digest`. Raises LedgerError on a body that is no
-        JSON, LedgerCorrupt if the last record is damaged, ResourceError if the disk is full or read-only,
-        RunBusy if another process holds the file. After an error the ledger is as it was before the call.
+        The SHA-256 of `state` is added to the body as `state_digest`. Raises LedgerError on a body
+        that is no JSON, LedgerCorrupt if the last record is damaged, ResourceError if the disk is
+        full or read-only, RunBusy if another process holds the file. After an error the ledger is
+        as it was before the call.
         """
         plain = plain_body(kind, body)
         if state is not None:
@@ -96,7 +106,10 @@ class Ledger:
         return entry
 
     def entries(self, kind: str | None = None, after: int = -1) -> Iterator[Entry]:
-        """All entries after number `after` in order, or those of one kind, a page at a time. Raises LedgerCorrupt at a bad one."""
+        """All entries after number `after` in order, or those of one kind, a page at a time.
+
+        Raises LedgerCorrupt at a bad one.
+        """
         seen = after
         while True:
             query = f"{COLUMNS} WHERE seq > ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY seq LIMIT ?3"
@@ -109,7 +122,10 @@ class Ledger:
             seen = rows[-1][0]
 
     def last(self, kind: str) -> Entry | None:
-        """The newest entry of a kind, or None. Raises LedgerCorrupt if it does not match its hash."""
+        """The newest entry of a kind, or None.
+
+        Raises LedgerCorrupt if it does not match its hash.
+        """
         query = f"{COLUMNS} WHERE kind = ? ORDER BY seq DESC LIMIT 1"
         with translated(self.path):
             row = self._connection.execute(query, (kind,)).fetchone()
@@ -144,7 +160,10 @@ class Ledger:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -166,7 +185,12 @@ class Ledger:
         if wrong:
             raise self._corrupt(row[0], wrong)
         if (version := version_of(entry.body)) > RECORD_VERSION:
-            facts = {"path": str(self.path), "record": row[0], "version": version, "newest": RECORD_VERSION}
+            facts = {
+                "path": str(self.path),
+                "record": row[0],
+                "version": version,
+                "newest": RECORD_VERSION,
+            }
             raise refusal(LedgerError, "newer-record", **facts)
         return entry
 
@@ -176,7 +200,10 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a ledger; `seq` is the record it concerns, None when it is the file as a whole."""
+    """One thing wrong with a ledger;
+
+    `seq` is the record it concerns, None when it is the file as a whole.
+    """
 
     seq: int | None
     what: str
@@ -184,7 +211,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found: how many entries were read, the hash of the last one, and every problem."""
+    """What `verify` found: how many entries were read, the hash of the last one, and every
+    problem.
+    """
 
     entries: int
     head: str
@@ -197,7 +226,10 @@ class Verification:
 
 
 def verify(path: Path) -> Verification:
-    """Read the whole ledger, recompute every hash. Never raises for a bad file: each doubt is a problem."""
+    """Read the whole ledger, recompute every hash.
+
+    Never raises for a bad file: each doubt is a problem.
+    """
     scan = _Scan()
     problems: list[Problem] = []
     try:
@@ -218,9 +250,13 @@ class _Scan:
         self.seq = -1
         self.head = ZEROS
         self.bad: set[int] = set()
-        self.accepted = {ZEROS}  # hashes the next record may name: the stored and the recomputed one
+        self.accepted = {
+            ZEROS
+        }  # hashes the next record may name: the stored and the recomputed one
         self.state_known = True
-        self.state: tuple[int, Any] | None = None  # the last record with a state digest, and that digest
+        self.state: tuple[int, Any] | None = (
+            None  # the last record with a state digest, and that digest
+        )
 
     def chain(self, connection: sqlite3.Connection) -> Iterator[Problem]:
         for row in connection.execute(f"{COLUMNS} ORDER BY seq"):
@@ -254,19 +290,26 @@ class _Scan:
             return
         seq, head, state_seq = heads[0]
         if seq != self.seq:
-            yield Problem(self.seq + 1, f"it is missing: the chain has {self.entries} records, and {seq} was the last")
+            yield Problem(
+                self.seq + 1,
+                f"it is missing: the chain has {self.entries} records, and {seq} was the last",
+            )
         elif head != self.head:
             yield Problem(seq, "its hash is not the one noted for the last record")
         if state_seq in self.bad:
             self.state_known = False  # that record is named already; its digest says nothing
         elif state_seq != (self.state[0] if self.state else None):
-            yield Problem(self.state[0] if self.state else None, f"the checkpoint is of record {state_seq}")
+            yield Problem(
+                self.state[0] if self.state else None, f"the checkpoint is of record {state_seq}"
+            )
 
     def checkpoint(self, connection: sqlite3.Connection) -> Iterator[Problem]:
         sha, parts = hashlib.sha256(), 0
         for (data,) in connection.execute("SELECT data FROM checkpoint ORDER BY part"):
             if not isinstance(data, bytes):
-                yield Problem(self.state[0] if self.state else None, "its checkpoint does not hold bytes")
+                yield Problem(
+                    self.state[0] if self.state else None, "its checkpoint does not hold bytes"
+                )
                 return
             sha.update(data)
             parts += 1
@@ -316,16 +359,28 @@ def _transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Ite
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with suppress(sqlite3.Error):  # if this fails too, the journal undoes it at the next opening
+        with suppress(
+            sqlite3.Error
+        ):  # if this fails too, the journal undoes it at the next opening
             connection.execute("ROLLBACK")
         raise
 
 
 def _insert(connection: sqlite3.Connection, entry: Entry, state_seq: int | None) -> None:
-    row = (entry.seq, entry.kind, canonical_json(entry.body).decode("utf-8"), entry.previous, entry.hash)
-    connection.execute("INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)", row)
+    row = (
+        entry.seq,
+        entry.kind,
+        canonical_json(entry.body).decode("utf-8"),
+        entry.previous,
+        entry.hash,
+    )
+    connection.execute(
+        "INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)", row
+    )
     head = (entry.seq, entry.hash, state_seq)
-    connection.execute("INSERT OR REPLACE INTO head (id, seq, hash, state_seq) VALUES (0, ?, ?, ?)", head)
+    connection.execute(
+        "INSERT OR REPLACE INTO head (id, seq, hash, state_seq) VALUES (0, ?, ?, ?)", head
+    )
 
 
 def _replace_checkpoint(connection: sqlite3.Connection, state: bytes) -> None:

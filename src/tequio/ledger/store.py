@@ -1,9 +1,9 @@
-"""The SQLite file itself: its tables, how a connection is opened, and what SQLite's errors mean in our tree.
+"""The SQLite file itself: its tables, how a connection is opened, and what SQLite's errors mean in
+our tree.
 
-Rollback journal in DELETE mode: a closed run is one file. `synchronous=EXTRA` is FULL plus a folder sync.
+Rollback journal in DELETE mode: a closed run is one file. `synchronous=EXTRA` is FULL plus a folder
+sync.
 """
-
-from __future__ import annotations
 
 import os
 import sqlite3
@@ -20,8 +20,8 @@ SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
 
 SCHEMA = {
-    "record": "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL,"
-    " previous TEXT NOT NULL, hash TEXT NOT NULL)",
+    "record": "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT "
+    "NULL, previous TEXT NOT NULL, hash TEXT NOT NULL)",
     "head": "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL,"
     " hash TEXT NOT NULL, state_seq INTEGER)",
     "checkpoint": "CREATE TABLE checkpoint (part INTEGER PRIMARY KEY, data BLOB NOT NULL)",
@@ -46,9 +46,12 @@ def build(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """A connection to an existing ledger. Raises LedgerError or LedgerCorrupt if the file is not a sound one.
+    """A connection to an existing ledger.
 
-    A transaction that was cut off is rolled back first, also for a reader: its journal is there for that.
+    Raises LedgerError or LedgerCorrupt if the file is not a sound one.
+
+    A transaction that was cut off is rolled back first, also for a reader: its journal is there for
+    that.
     """
     if not os.path.isfile(path):
         raise refusal(LedgerError, "ledger-missing", path=str(path))
@@ -64,12 +67,21 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
 
 
 def copy(path: Path, target: Path) -> None:
-    """A whole copy of a ledger as a new file, even where a transaction was cut off. Raises LedgerError or ResourceError."""
-    with translated(path), closing(connect(path, read_only=True)) as source, closing(sqlite3.connect(target)) as fresh:
+    """A whole copy of a ledger as a new file, even where a transaction was cut off.
+
+    Raises LedgerError or ResourceError.
+    """
+    with (
+        translated(path),
+        closing(connect(path, read_only=True)) as source,
+        closing(sqlite3.connect(target)) as fresh,
+    ):
         source.backup(fresh)
 
 
-def _connection(path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]) -> sqlite3.Connection:
+def _connection(
+    path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]
+) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
     try:
@@ -94,14 +106,18 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
-    found = {str(name): sql for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")}
+    found = {
+        str(name): sql for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")
+    }
     identity: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     other = {"not-a-ledger": identity != APPLICATION_ID, "newer-ledger": version > SCHEMA_VERSION}
     refuse_first(LedgerError, other, path=str(path), version=version, newest=SCHEMA_VERSION)
     if version < 1 or found != SCHEMA:
         wrong = sorted(n for n in found.keys() | SCHEMA.keys() if found.get(n) != SCHEMA.get(n))
-        raise refusal(LedgerCorrupt, "ledger-altered", path=str(path), tables=[*wrong] or ["version"])
+        raise refusal(
+            LedgerCorrupt, "ledger-altered", path=str(path), tables=[*wrong] or ["version"]
+        )
 
 
 @contextmanager
@@ -117,9 +133,13 @@ def meaning(path: Path, error: sqlite3.Error | UnicodeError) -> TequioError:
     """What an error of SQLite means for the user."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _NO_SPACE:
-        return refusal(ResourceError, "ledger-full", path=str(path), error=str(error), next=go_on(path))
+        return refusal(
+            ResourceError, "ledger-full", path=str(path), error=str(error), next=go_on(path)
+        )
     if code in _NOT_WRITABLE:
-        return refusal(ResourceError, "ledger-read-only", path=str(path), error=str(error), next=go_on(path))
+        return refusal(
+            ResourceError, "ledger-read-only", path=str(path), error=str(error), next=go_on(path)
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return refusal(RunBusy, "ledger-busy", path=str(path), seconds=BUSY_SECONDS)
     if code == sqlite3.SQLITE_NOTADB:

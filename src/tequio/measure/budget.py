@@ -1,24 +1,33 @@
-"""Budgets: what may be spent, what was, and what a piece of work may still take. Pure sums; who enforces them is elsewhere.
+"""Budgets: what may be spent, what was, and what a piece of work may still take.
 
-Keys: kwh (with PUE), kg_co2e, money, hours (at work), megabytes. A budget is never overrun by more than one step: work is cut when the next
-step, as long as the mean of those made, would not fit.
+Pure sums; who enforces them is elsewhere.
+
+Keys: kwh (with PUE), kg_co2e, money, hours (at work), megabytes. A budget is never overrun by more
+than one step: work is cut when the next step, as long as the mean of those made, would not fit.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tequio.core.types import Energy
 from tequio.measure.site import JOULES_A_KWH
 
-UNITS = {"kwh": "kWh", "kg_co2e": "kg CO2e", "money": None, "hours": "h", "megabytes": "MB"}  # None: the currency
+UNITS = {
+    "kwh": "kWh",
+    "kg_co2e": "kg CO2e",
+    "money": None,
+    "hours": "h",
+    "megabytes": "MB",
+}  # None: the currency
 KEYS = tuple(UNITS)
 
 
 def amounts(
     joules: float, grams: float | None, money: float | None, seconds: float, size: float
 ) -> dict[str, float | None]:
-    """Amounts by key, of joules with PUE, grams of CO2e, seconds at work and bytes; None: not known."""
+    """Amounts by key, of joules with PUE, grams of CO2e, seconds at work and bytes;
+
+    None: not known.
+    """
     return {
         "kwh": joules / JOULES_A_KWH,
         "kg_co2e": None if grams is None else grams / 1000.0,
@@ -54,12 +63,18 @@ def smaller(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 
 
 def within(
-    rates: Iterable[float], allowed: Mapping[str, float], used: Callable[[], Mapping[str, float | None]]
+    rates: Iterable[float],
+    allowed: Mapping[str, float],
+    used: Callable[[], Mapping[str, float | None]],
 ) -> Iterator[float]:
-    """The rates of the steps that fit: one, and then each whose predecessors' mean cost still fits. used: since the work began."""
+    """The rates of the steps that fit: one, and then each whose predecessors' mean cost still fits.
+    used: since the work began.
+    """
     for done, rate in enumerate(rates):
         if done:
             now = used()
-            if any((now.get(key) or 0.0) * (done + 1) / done > limit for key, limit in allowed.items()):
+            if any(
+                (now.get(key) or 0.0) * (done + 1) / done > limit for key, limit in allowed.items()
+            ):
                 return
         yield rate

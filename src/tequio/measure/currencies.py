@@ -1,6 +1,6 @@
-"""Currencies by their codes of ISO 4217: those in use, without funds, metals and codes for testing."""
-
-from __future__ import annotations
+"""Currencies by their codes of ISO 4217: those in use, without funds, metals and codes for
+testing.
+"""
 
 import csv
 import difflib
@@ -24,13 +24,20 @@ def currencies() -> Mapping[str, str]:
 
 
 def checked_currency(code: str) -> str:
-    """The code. Raises ConfigError for one that is not in use, offering the nearest by code or name."""
+    """The code.
+
+    Raises ConfigError for one that is not in use, offering the nearest by code or name.
+    """
     known = currencies()
     if code in known:
         return code
     near = [f"{near} ({known[near]})" for near in _near(code)]
     raise refusal(
-        ConfigError, "currency-nearly" if near else "currency-unknown", currency=code, near=near, source=SOURCE
+        ConfigError,
+        "currency-nearly" if near else "currency-unknown",
+        currency=code,
+        near=near,
+        source=SOURCE,
     )
 
 

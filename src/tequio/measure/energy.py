@@ -1,14 +1,18 @@
-"""How many joules a piece of work took. The best tiers of this machine win, and every reading names them.
+"""How many joules a piece of work took.
+
+The best tiers of this machine win, and every reading names them.
 
 nvml:  the counter of each NVIDIA card on which this process computes (the whole board, busy or waiting, what it draws when idle too, for
        as long as the interval is open; not before or after), added to the processor's part:
 rapl:  the processor's own counter (Linux powercap), times this process's share of the processor; or
 model: watts per logical CPU times the CPU seconds of this process; an estimate, ±40 %.
 
-Time in which this process computes nothing on the processor is charged to nobody: the figure is what the work took, not what the processor
-draws when idle. Not seen: memory, fans, power supply, and child processes. Two readings open at the same time in two threads of one process
-both count all its threads; where work goes on side by side, one thread each, the meter `of_thread` counts only the CPU time of the thread
-that reads, so that the parts add up. A counter that vanishes while it is needed counts up to then (`coverage`), the model from there on.
+Time in which this process computes nothing on the processor is charged to nobody: the figure is
+what the work took, not what the processor draws when idle. Not seen: memory, fans, power supply,
+and child processes. Two readings open at the same time in two threads of one process both count all
+its threads; where work goes on side by side, one thread each, the meter `of_thread` counts only the
+CPU time of the thread that reads, so that the parts add up. A counter that vanishes while it is
+needed counts up to then (`coverage`), the model from there on.
 """
 
 from __future__ import annotations
@@ -31,38 +35,59 @@ from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages, s
 from tequio.measure.site import Site
 
 WATTS_PER_CORE = 6.25
-"""Assumption of the model tier where no `tdp_watts` is given: 350 W / 56 cores, the thermal design power of
-an Intel Xeon Platinum 8480+ (maker's data sheet). Other server processors lie at 3.75 W (AMD EPYC 9654: 360 W
-/ 96) and above."""
+"""Assumption of the model tier where no `tdp_watts` is given: 350 W / 56 cores, the thermal design
+power of
+an Intel Xeon Platinum 8480+ (maker's data sheet). Other server processors lie at 3.75 W (AMD EPYC
+9654: 360 W / 96) and above.
+"""
 MODEL_UNCERTAINTY = 0.4  # estimators of this kind were found off by up to 40 % (arXiv 2509.22092)
-RAPL_UNCERTAINTY = 0.15  # assumption: the counter is good to a few per cent, sharing it by CPU time is not
-NVML_UNCERTAINTY = 0.05  # assumption, for a card that this process has to itself; what others draw on it is counted too
-RESAMPLE_SECONDS = 30.0  # a 65 kJ counter wraps after 65 s at 1 kW: never leave it unread for longer
-TICK_SECONDS = 0.1  # a card's counter moves some ten times a second: an interval may have one step too many or too few
+RAPL_UNCERTAINTY = (
+    0.15  # assumption: the counter is good to a few per cent, sharing it by CPU time is not
+)
+# assumption, for a card that this process has to itself; what others draw on it is counted too
+NVML_UNCERTAINTY = 0.05
+RESAMPLE_SECONDS = (
+    30.0  # a 65 kJ counter wraps after 65 s at 1 kW: never leave it unread for longer
+)
+# a card's counter moves some ten times a second: an interval may have one step too many or too few
+TICK_SECONDS = 0.1
 BOUNDARY = "cpu package"
 
 
 def cpu_share(own: float, busy: float, seconds: float) -> float:
     """The part of a package's energy that is charged to this process, in [0, 1].
 
-    own: CPU seconds of this process; busy: CPU seconds of everything on the machine; seconds: wall time. The
-    divisor is `busy`, but at least the wall time: a process alone on the machine and computing all the time
-    pays the whole package, and one that slept half the time pays half, so idle time is charged to nobody.
+    own: CPU seconds of this process; busy: CPU seconds of everything on the machine; seconds: wall
+        time. The
+    divisor is `busy`, but at least the wall time: a process alone on the machine and computing all
+    the time pays the whole package, and one that slept half the time pays half, so idle time is
+    charged to nobody.
     """
     divisor = max(own, busy, seconds)
     return own / divisor if divisor > 0 else 0.0
 
 
 def _busy_seconds() -> float:
-    """CPU seconds of all processes since boot. Guest time is inside user time on Linux, so it is not added
+    """CPU seconds of all processes since boot.
+
+    Guest time is inside user time on Linux, so it is not added
     again."""
     times = psutil.cpu_times()
-    return float(sum(getattr(times, part, 0.0) for part in ("user", "nice", "system", "irq", "softirq", "steal")))
+    return float(
+        sum(
+            getattr(times, part, 0.0)
+            for part in ("user", "nice", "system", "irq", "softirq", "steal")
+        )
+    )
 
 
 @dataclass
 class Reading:
-    """One interval. `energy` is what was used so far, and fixed once the `with` block has ended. gpu: None where cards are not counted."""
+    """One interval.
+
+    `energy` is what was used so far, and fixed once the `with` block has ended. gpu: None where
+    cards are not counted.
+    """
 
     _watts: float
     _cpu: Counter | None
@@ -90,15 +115,23 @@ class Reading:
         if self._gpu is None:
             return found
         joules, coverage = self._gpu.joules(), self._gpu.coverage()
-        board = joules / coverage if coverage > 0 else 0.0  # a card that is lost is taken to draw on as it did
+        board = (
+            joules / coverage if coverage > 0 else 0.0
+        )  # a card that is lost is taken to draw on as it did
         whole, hosted = board + found.joules, None if found.hosted is None else board + found.hosted
-        unsure = NVML_UNCERTAINTY * joules + MODEL_UNCERTAINTY * (board - joules) + found.uncertainty * found.joules
+        unsure = (
+            NVML_UNCERTAINTY * joules
+            + MODEL_UNCERTAINTY * (board - joules)
+            + found.uncertainty * found.joules
+        )
         return replace(
             found,
             joules=whole,
             method=f"nvml + {found.method}",
             boundary=f"gpu board + {BOUNDARY}",
-            uncertainty=min(1.0, (unsure / whole if whole else 0.0) + TICK_SECONDS / max(seconds, 1e-9)),
+            uncertainty=min(
+                1.0, (unsure / whole if whole else 0.0) + TICK_SECONDS / max(seconds, 1e-9)
+            ),
             coverage=min(coverage, found.coverage),
             hosted=hosted,
         )
@@ -107,9 +140,13 @@ class Reading:
         own = self._clock() - self._own
         if self._cpu is None:
             hosted = None if self._host is None else self._host * own
-            return Energy(self._watts * own, seconds, "model", BOUNDARY, MODEL_UNCERTAINTY, hosted=hosted)
+            return Energy(
+                self._watts * own, seconds, "model", BOUNDARY, MODEL_UNCERTAINTY, hosted=hosted
+            )
         package, known = self._cpu.joules(), self._cpu.coverage()
-        counted = package * cpu_share(own * known, (_busy_seconds() - self._busy) * known, seconds * known)
+        counted = package * cpu_share(
+            own * known, (_busy_seconds() - self._busy) * known, seconds * known
+        )
         if not self._cpu.lost:
             return Energy(counted, seconds, "rapl", BOUNDARY, RAPL_UNCERTAINTY)
         modelled = self._watts * own * (1.0 - known)
@@ -122,10 +159,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Meter:
-    """Measures intervals with the best tier of this machine. `watts` is per logical CPU, for the model tier.
+    """Measures intervals with the best tier of this machine.
 
-    The counters are read at least every `resample_seconds`, so that none wraps twice unseen. `clock` says whose CPU
-    seconds are charged: those of this process, or of the thread that measures. `site` says where the machine stands.
+    `watts` is per logical CPU, for the model tier.
+
+    The counters are read at least every `resample_seconds`, so that none wraps twice unseen.
+    `clock` says whose CPU
+    seconds are charged: those of this process, or of the thread that measures. `site` says where
+        the machine stands.
     `host`: the watts of the machine that simulates one of other `watts`.
     `cards` are asked for at the beginning of each interval, for a GPU may be taken into use late.
     """
@@ -139,7 +180,9 @@ class Meter:
     cards: Callable[[], tuple[Sensor, ...] | None] = cards
 
     def of_thread(self) -> Meter:
-        """The same for work that stays in the thread that measures it (and starts no threads of its own)."""
+        """The same for work that stays in the thread that measures it (and starts no threads of its
+        own).
+        """
         return replace(self, clock=time.thread_time)
 
     def at(self, hours: tuple[Span, ...]) -> Meter:
@@ -153,17 +196,23 @@ class Meter:
 
     @contextmanager
     def measure(self) -> Iterator[Reading]:
-        """Measure the `with` block; a block that raises is measured too. A sensor that vanishes falls back to
+        """Measure the `with` block; a block that raises is measured too.
+
+        A sensor that vanishes falls back to
         the model."""
         settle()  # what the cards were given before is not of this interval
         boards = self.cards()
         cpu = Counter(self.domains) if self.domains else None
         gpu = Counter(boards) if boards else None
         clock, done = self.clock, threading.Event()
-        reading = Reading(self.watts, cpu, gpu, boards is None, clock, clock(), self.site, self.host)
+        reading = Reading(
+            self.watts, cpu, gpu, boards is None, clock, clock(), self.site, self.host
+        )
         counters = [counter for counter in (cpu, gpu) if counter]
         arguments = (counters, done, self.resample_seconds)
-        sampler = threading.Thread(target=_resample, args=arguments, daemon=True) if counters else None
+        sampler = (
+            threading.Thread(target=_resample, args=arguments, daemon=True) if counters else None
+        )
         if sampler:
             sampler.start()
         try:
@@ -190,9 +239,10 @@ def open_meter(
 ) -> Meter:
     """The best meter of this machine: RAPL where its counters can be read, else the model.
 
-    tdp_watts: thermal design power of the processor, for the model tier. cores: the logical CPUs that this
-    power feeds, by default those this machine shows; give it on a virtual machine, which shows only some of
-    its host's. Raises ConfigError when either is not positive.
+    tdp_watts: thermal design power of the processor, for the model tier. cores: the logical CPUs
+        that this
+    power feeds, by default those this machine shows; give it on a virtual machine, which shows only
+    some of its host's. Raises ConfigError when either is not positive.
     """
     for key, value in (("tdp_watts", tdp_watts), ("cores", cores)):
         if value is not None and not 0 < value < float("inf"):

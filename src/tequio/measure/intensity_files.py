@@ -1,7 +1,5 @@
 """Files of carbon intensities as commands see them: import, check, and the table of countries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ def import_file(
     estimated: bool = False,
     forecasts: bool = True,
 ) -> dict[str, Any]:
-    """Write the canonical CSV; what is in it, and how many values are marked or left out (see `import_windows`).
+    """Write the canonical CSV; what is in it, and how many values are marked or left out (see
+    `import_windows`).
 
     Raises ConfigError for the file, ResourceError where `out` cannot be written.
     """
@@ -32,7 +31,9 @@ def import_file(
     try:
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
-        raise refusal(ResourceError, "path-unwritable", path=str(out), error=error.strerror) from None
+        raise refusal(
+            ResourceError, "path-unwritable", path=str(out), error=error.strerror
+        ) from None
     counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
     return {"file": str(out), "series": _series(made.windows), **counts}
 
@@ -46,7 +47,13 @@ def table_of(name: str | None) -> dict[str, Any]:
     """The shipped averages, or one. Raises ConfigError offering the nearest."""
     wanted = None if name is None else country_intensity(name).zone
     rows = [
-        {"alpha_2": c.alpha_2, "alpha_3": c.alpha_3, "country": c.name, "g_per_kwh": c.grams, "year": c.year}
+        {
+            "alpha_2": c.alpha_2,
+            "alpha_3": c.alpha_3,
+            "country": c.name,
+            "g_per_kwh": c.grams,
+            "year": c.year,
+        }
         for c in countries()
         if wanted in (None, c.alpha_3)
     ]

@@ -1,9 +1,10 @@
-"""Files of those who publish carbon intensities, read as they are: Great Britain's API, carbon-aware-sdk, Electricity Maps, WattTime.
+"""Files of those who publish carbon intensities, read as they are:
 
-Nothing is fetched. Each reader says which fields it needs; what is missing, or in a unit that it does not know, is an error.
+Great Britain's API, carbon-aware-sdk, Electricity Maps, WattTime.
+
+Nothing is fetched. Each reader says which fields it needs; what is missing, or in a unit that it
+does not know, is an error.
 """
-
-from __future__ import annotations
 
 import csv
 import io
@@ -25,7 +26,9 @@ ESTIMATED = "estimated"  # stands in the source of a value that its publisher di
 
 
 class Row(NamedTuple):
-    """One value, in g/kWh. issued: when a forecast was made, where the file says it. estimated: by its publisher, not measured."""
+    """One value, in g/kWh. issued: when a forecast was made, where the file says it. estimated: by
+    its publisher, not measured.
+    """
 
     at: datetime
     seconds: float
@@ -39,17 +42,29 @@ Rows = list[Row]
 
 
 def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
-    """api.carbonintensity.org.uk: {"data": [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV."""
+    """api.carbonintensity.org.uk: {"data":
+
+    [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV.
+    """
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, actual = _column(table, where, "datetime"), _column(table, where, "actual")
-        spans = zip(table, _spans([moment(_utc(row[when]), where) for row in table], where), strict=True)
+        spans = zip(
+            table, _spans([moment(_utc(row[when]), where) for row in table], where), strict=True
+        )
         known = [(row[actual], at, seconds) for row, (at, seconds) in spans if row[actual]]
-        return "GB", "average", [Row(at, seconds, _value(grams, where), "actual") for grams, at, seconds in known]
+        return (
+            "GB",
+            "average",
+            [Row(at, seconds, _value(grams, where), "actual") for grams, at, seconds in known],
+        )
     rows: Rows = []
     for number, item in enumerate(_list(_json(text, where), "data", where), 1):
         place, given = f"{where}, value {number}", _field(item, "intensity", where)
-        start, end = moment(_field(item, "from", place), place), moment(_field(item, "to", place), place)
+        start, end = (
+            moment(_field(item, "from", place), place),
+            moment(_field(item, "to", place), place),
+        )
         kind: Kind = "actual" if given.get("actual") is not None else "forecast"
         if given.get(kind) is not None:
             rows.append(Row(start, (end - start).total_seconds(), _value(given[kind], place), kind))
@@ -57,17 +72,25 @@ def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
 
 
 def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
-    """carbon-aware-sdk: forecasts [{"generatedAt", "location", "forecastData": [{"timestamp", "duration" (min), "value"}]}], or
-    emissions [{"location", "time", "rating", "duration" (h:m:s)}]; its command line writes the names with capitals. Without
-    generatedAt a forecast was known at requestedAt."""
+    """carbon-aware-sdk: forecasts [{"generatedAt", "location", "forecastData":
+
+    [{"timestamp", "duration" (min), "value"}]}], or
+    emissions [{"location", "time", "rating", "duration" (h:m:s)}]; its command line writes the
+    names with capitals. Without generatedAt a forecast was known at requestedAt.
+    """
     given = _lowered(_json(text, where))
     rows: Rows = []
     zone = ""
     for item in given if isinstance(given, list) else [given]:
         zone = str(_field(item, "location", where))
         if "forecastdata" not in item:
-            hours, minutes, seconds = (float(part) for part in str(_field(item, "duration", where)).split(":"))
-            at, span = moment(_field(item, "time", where), where), 3600 * hours + 60 * minutes + seconds
+            hours, minutes, seconds = (
+                float(part) for part in str(_field(item, "duration", where)).split(":")
+            )
+            at, span = (
+                moment(_field(item, "time", where), where),
+                3600 * hours + 60 * minutes + seconds,
+            )
             rows.append(Row(at, span, _value(item.get("rating"), where), "actual"))
             continue
         said = item.get("generatedat") or item.get("requestedat")
@@ -81,8 +104,12 @@ def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
 
 
 def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
-    """Electricity Maps: JSON {"zone", "history" | "forecast" | "data": [{"datetime", "carbonIntensity", "isEstimated"}], "updatedAt"
-    (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data estimated")."""
+    """Electricity Maps: JSON {"zone", "history" | "forecast" | "data":
+
+    [{"datetime", "carbonIntensity", "isEstimated"}], "updatedAt"
+    (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data
+    estimated").
+    """
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
@@ -110,8 +137,12 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
 
 
 def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
-    """WattTime v3: {"data": [{"point_time", "value"}], "meta": {"region", "units": "lbs_co2_per_mwh", "signal_type", "generated_at"}};
-    a forecast where it goes on after `generated_at`. Past forecasts: {"data": [{"generated_at", "forecast": [{…}]}], "meta"}."""
+    """WattTime v3: {"data": [{"point_time", "value"}], "meta": {"region", "units":
+
+    "lbs_co2_per_mwh", "signal_type", "generated_at"}};
+    a forecast where it goes on after `generated_at`. Past forecasts: {"data": [{"generated_at",
+    "forecast": [{…}]}], "meta"}.
+    """
     given = _json(text, where)
     meta = _field(given, "meta", where)
     units, signal = str(_field(meta, "units", where)), str(meta.get("signal_type", "co2_moer"))
@@ -120,7 +151,10 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
     items, seconds = _list(given, "data", where), meta.get("data_point_period_seconds")
     parts = [(items, meta.get("generated_at"), False)]
     if items and isinstance(items[0], Mapping) and "forecast" in items[0]:
-        parts = [(_list(item, "forecast", where), _field(item, "generated_at", where), True) for item in items]
+        parts = [
+            (_list(item, "forecast", where), _field(item, "generated_at", where), True)
+            for item in items
+        ]
     rows: Rows = []
     for points, said, past in parts:
         starts = [moment(_field(item, "point_time", where), where) for item in points]
@@ -129,7 +163,13 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
         spans = [(at, float(seconds)) for at in starts] if seconds else _spans(starts, where)
         kind: Kind = "forecast" if forecast else "actual"
         rows += [
-            Row(at, span, POUNDS_PER_MWH * _value(item.get("value"), where), kind, issued if forecast else None)
+            Row(
+                at,
+                span,
+                POUNDS_PER_MWH * _value(item.get("value"), where),
+                kind,
+                issued if forecast else None,
+            )
             for item, (at, span) in zip(points, spans, strict=True)
         ]
     return str(meta.get("region", "")), "average" if signal == "co2_aoer" else "marginal", rows
@@ -156,22 +196,36 @@ def _spans(starts: Sequence[datetime], where: str) -> list[tuple[datetime, float
     usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     if usual <= 0:
         raise refusal(ConfigError, "intensity-spans", place=where)
-    return [(at, usual) for at in starts]  # another step is a gap or an overlap, and is found as one
+    return [
+        (at, usual) for at in starts
+    ]  # another step is a gap or an overlap, and is found as one
 
 
 def read_publisher(source: str, text: str, where: str) -> tuple[str, Signal, Rows]:
-    """Return (zone, signal, rows) of a publisher's file. Raises ConfigError for whatever is wrong with it, a damaged file too."""
+    """Return (zone, signal, rows) of a publisher's file.
+
+    Raises ConfigError for whatever is wrong with it, a damaged file too.
+    """
     if not text.strip():
         raise refusal(ConfigError, "intensity-empty", path=where)
     try:
         return READERS[source](text, where)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         facts = {"place": where, "publisher": NAMES[source], "error": type(error).__name__}
         raise refusal(ConfigError, "publisher-format", **facts) from None
 
 
 def _table(text: str, where: str) -> list[dict[str, str]]:
-    """The rows of a CSV with any of the usual separators, with decimal points: a spreadsheet writes semicolons and decimal commas.
+    """The rows of a CSV with any of the usual separators, with decimal points: a spreadsheet writes
+    semicolons and decimal commas.
 
     Raises ConfigError naming the line with more or fewer fields than the first.
     """
@@ -183,7 +237,9 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
     try:
         names, *rows = [fields for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
-        raise refusal(ConfigError, "intensity-invalid", place=where, format="CSV", error=str(error)) from None
+        raise refusal(
+            ConfigError, "intensity-invalid", place=where, format="CSV", error=str(error)
+        ) from None
     names = [name.strip() for name in names]
     if not rows:
         raise refusal(ConfigError, "intensity-empty", path=where)
@@ -193,12 +249,19 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
         counts = {"line": line, "found": len(odd), "expected": len(names), "separator": separator}
         raise refusal(ConfigError, "publisher-columns", place=where, **counts)
     comma = separator != ","
-    return [{name: _point(field) if comma else field for name, field in zip(names, row, strict=True)} for row in rows]
+    return [
+        {name: _point(field) if comma else field for name, field in zip(names, row, strict=True)}
+        for row in rows
+    ]
 
 
 def _point(field: str) -> str:
     """A number with a decimal comma, written with a point; anything else as it is."""
-    return field.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(field.strip()) else field
+    return (
+        field.replace(".", "").replace(",", ".")
+        if DECIMAL_COMMA.fullmatch(field.strip())
+        else field
+    )
 
 
 def _column(table: Sequence[Mapping[str, str]], where: str, *words: str) -> str:
@@ -218,7 +281,9 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise refusal(ConfigError, "intensity-invalid", place=where, format="JSON", error=str(error)) from None
+        raise refusal(
+            ConfigError, "intensity-invalid", place=where, format="JSON", error=str(error)
+        ) from None
 
 
 def _lowered(value: Any) -> Any:

@@ -1,9 +1,10 @@
-"""The counters of energy that a machine has: RAPL of the processor's packages (Linux powercap), NVML of NVIDIA cards.
+"""The counters of energy that a machine has:
 
-Each counts microjoules and wraps; `Counter` adds them up and remembers until when they could be read.
+RAPL of the processor's packages (Linux powercap), NVML of NVIDIA cards.
+
+Each counts microjoules and wraps; `Counter` adds them up and remembers until when they could be
+read.
 """
-
-from __future__ import annotations
 
 import re
 import threading
@@ -18,7 +19,9 @@ import torch
 
 POWERCAP = Path("/sys/class/powercap")
 AT_ONCE = 0.01  # seconds: a card's counter moves some ten times a second
-_PACKAGE = re.compile(r"intel-rapl:\d+")  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
+_PACKAGE = re.compile(
+    r"intel-rapl:\d+"
+)  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
 
 
 class Sensor(Protocol):
@@ -29,7 +32,10 @@ class Sensor(Protocol):
         """It goes back to 0 after so many microjoules."""
 
     def read(self) -> int:
-        """Microjoules since some time. Raises OSError or ValueError where it cannot be read any more."""
+        """Microjoules since some time.
+
+        Raises OSError or ValueError where it cannot be read any more.
+        """
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ class Package:
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card's own counter, in millijoules: the whole board, since its driver was loaded. Any thread may read it."""
+    """An NVIDIA card's own counter, in millijoules: the whole board, since its driver was
+    loaded.
+
+    Any thread may read it.
+    """
 
     library: Any
     handle: Any
@@ -54,7 +64,11 @@ class Card:
     last: list[tuple[float, int]] = field(default_factory=list, compare=False)
 
     def read(self) -> int:
-        """Microjoules. A read takes milliseconds: those that follow at once, of others who measure too, have the same answer."""
+        """Microjoules.
+
+        A read takes milliseconds: those that follow at once, of others who measure too, have the
+        same answer.
+        """
         now = time.perf_counter()
         if self.last and now - self.last[0][0] < AT_ONCE:
             return self.last[0][1]
@@ -67,7 +81,10 @@ class Card:
 
 
 class Counter:
-    """Joules of all sensors since construction, wrap-around undone. Once a read has failed it stays where it was."""
+    """Joules of all sensors since construction, wrap-around undone.
+
+    Once a read has failed it stays where it was.
+    """
 
     def __init__(self, sensors: Sequence[Sensor]) -> None:
         self._sensors, self._lock, self._total = sensors, threading.Lock(), 0
@@ -89,7 +106,9 @@ class Counter:
                 self.lost = True
                 return
             steps = zip(self._last, now, self._sensors, strict=True)
-            self._total += sum(unwrap(before, after, sensor.span) for before, after, sensor in steps)
+            self._total += sum(
+                unwrap(before, after, sensor.span) for before, after, sensor in steps
+            )
             self._last, self._until = now, time.perf_counter()
 
     def joules(self) -> float:
@@ -98,19 +117,27 @@ class Counter:
         return self._total / 1e6
 
     def coverage(self) -> float:
-        """Share of the time since construction up to the last read that succeeded; 1 while it works."""
+        """Share of the time since construction up to the last read that succeeded; 1 while it
+        works.
+        """
         if not self.lost:
             return 1.0
         return (self._until - self._began) / max(time.perf_counter() - self._began, 1e-9)
 
 
 def unwrap(before: int, after: int, span: int) -> int:
-    """Microjoules between two reads of a counter that returns to 0 after `span` and wrapped at most once between them."""
+    """Microjoules between two reads of a counter that returns to 0 after `span` and wrapped at most
+    once between them.
+    """
     return after - before if after >= before else after - before + span
 
 
 def packages(powercap: Path) -> tuple[Package, ...]:
-    """The readable package counters, without their parts, and without `psys`, which contains them. All or none."""
+    """The readable package counters, without their parts, and without `psys`, which contains
+    them.
+
+    All or none.
+    """
     found = []
     for path in sorted(powercap.glob("intel-rapl:*")):
         if not _PACKAGE.fullmatch(path.name):
@@ -127,10 +154,13 @@ def packages(powercap: Path) -> tuple[Package, ...]:
 
 
 def cards() -> tuple[Sensor, ...] | None:
-    """The counters of the GPUs on which this process computes: none without such; None where it does and they cannot be read.
+    """The counters of the GPUs on which this process computes: none without such;
 
-    They are those on which it holds memory, not all that it sees: what another process computes on is that one's. NVML comes with
-    NVIDIA's driver, its Python package (nvidia-ml-py) with the extra `gpu`.
+    None where it does and they cannot be read.
+
+    They are those on which it holds memory, not all that it sees: what another process computes on
+    is that one's. NVML comes with NVIDIA's driver, its Python package (nvidia-ml-py) with the extra
+    `gpu`.
     """
     found = [board(i) for i in _used()]
     known = tuple(card for card in found if card is not None)
@@ -139,7 +169,10 @@ def cards() -> tuple[Sensor, ...] | None:
 
 @cache
 def board(index: int) -> Card | None:
-    """The card that torch calls `index`, which CUDA_VISIBLE_DEVICES may have renumbered; None where its counter cannot be read."""
+    """The card that torch calls `index`, which CUDA_VISIBLE_DEVICES may have renumbered;
+
+    None where its counter cannot be read.
+    """
     try:
         import pynvml  # here, for machines without a card do without it
     except ImportError:
@@ -148,11 +181,17 @@ def board(index: int) -> Card | None:
 
 
 def find_card(library: Any, uuid: str) -> Card | None:
-    """The card of this identity, as torch (8-4-4-4-12 digits) or NVML ("GPU-" before them) writes it; None where its counter cannot be
+    """The card of this identity, as torch (8-4-4-4-12 digits) or NVML ("GPU-" before them)
+    writes it;
+
+    None where its counter cannot be
     read: an old card has none, and a part of a card no such name."""
     try:
         library.nvmlInit()
-        card = Card(library, library.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"))
+        card = Card(
+            library,
+            library.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"),
+        )
         card.read()
     except (library.NVMLError, OSError):
         return None

@@ -1,7 +1,8 @@
-"""Where a machine stands: whose electricity it draws, what that emits and costs, and what was emitted when it was made.
+"""Where a machine stands: whose electricity it draws, what that emits and costs, and what was
+emitted when it was made.
 
-SCI = (E·I + M) / R (ISO/IEC 21031): E in kWh at the meter of the building (PUE inside), I location-based, M the embodied share, R a unit
-of work. Offsets and certificates stay out.
+SCI = (E·I + M) / R (ISO/IEC 21031): E in kWh at the meter of the building (PUE inside), I
+location-based, M the embodied share, R a unit of work. Offsets and certificates stay out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ JOULES_A_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Site:
-    """intensities: the first that knows a time wins. embodied: grams CO₂e emitted in making the machine; None where not known.
+    """intensities: the first that knows a time wins. embodied: grams CO₂e emitted in making the
+    machine;
+
+    None where not known.
 
     hours: simulated time of the work that is measured; empty: the time on the wall.
     """
@@ -42,24 +46,33 @@ class Site:
         return next((grams for grams in found if grams is not None), None)
 
     def over(self, hours: Sequence[Span]) -> float | None:
-        """Mean g/kWh of work spread evenly over these hours; None where that of one is not known."""
+        """Mean g/kWh of work spread evenly over these hours;
+
+        None where that of one is not known.
+        """
         known = [self.intensity(datetime.fromisoformat(span.begin), span.seconds) for span in hours]
         if not hours or any(grams is None for grams in known):
             return None
-        weighted = math.fsum(g * s.seconds for g, s in zip(known, hours, strict=True) if g is not None)
+        weighted = math.fsum(
+            g * s.seconds for g, s in zip(known, hours, strict=True) if g is not None
+        )
         return weighted / math.fsum(span.seconds for span in hours)
 
     def placed(self, energy: Energy, began: datetime) -> Energy:
-        """The reading with what this place adds: its intensity then, PUE, and the share of making the machine.
+        """The reading with what this place adds: its intensity then, PUE, and the share of making
+        the machine.
 
-        The share is that of the time at work (SCI: M = TE · time reserved / life), and of the whole machine.
+        The share is that of the time at work (SCI: M = TE · time reserved / life), and of the whole
+        machine.
         """
         made = self.embodied
         hours = energy.seconds / 3600.0
         return replace(
             energy,
             began=self.hours[0].begin if self.hours else began.isoformat(timespec="seconds"),
-            intensity=self.over(self.hours) if self.hours else self.intensity(began, energy.seconds),
+            intensity=self.over(self.hours)
+            if self.hours
+            else self.intensity(began, energy.seconds),
             pue=self.pue,
             embodied=None if made is None else made * hours / (self.life_years * HOURS_A_YEAR),
         )

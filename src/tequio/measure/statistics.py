@@ -1,11 +1,10 @@
-"""Did it help, whom, and how sure are we: the paired bootstrap, inequality (Gini, Jain), rank correlation,
+"""Did it help, whom, and how sure are we: the paired bootstrap, inequality (Gini, Jain), rank
+correlation,
 relative benefit.
 
-Plain numpy on one-dimensional arrays. Empty, unequal or non-finite input raises ValueError; seeds are always
-given.
+Plain numpy on one-dimensional arrays. Empty, unequal or non-finite input raises ValueError; seeds
+are always given.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -27,24 +26,31 @@ class Interval:
 def _vector(values: ArrayLike, name: str, least: int = 1) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size < least:
-        raise ValueError(f"{name} has shape {array.shape}; expected one dimension and {least} or more values.")
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected one dimension and {least} or more values."
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
     return array
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 2000, level: float = 0.95
+) -> Interval:
     """Percentile bootstrap interval of mean(a − b), pairs resampled together.
 
-    a and b, shape (n,), n ≥ 2, hold two models' values on the same examples in the same order. Of `resamples`
-    draws of n pairs with replacement, low and high are the (1 ∓ level)/2 quantiles of their means (Efron &
-    Tibshirani 1993, ch. 13). The result depends on the seed alone; memory does not grow with `resamples`.
+    a and b, shape (n,), n ≥ 2, hold two models' values on the same examples in the same order. Of
+    `resamples` draws of n pairs with replacement, low and high are the (1 ∓ level)/2 quantiles of
+    their means (Efron & Tibshirani 1993, ch. 13). The result depends on the seed alone; memory does
+    not grow with `resamples`.
     """
     first, second = _vector(a, "a", 2), _vector(b, "b", 2)
     if first.size != second.size:
         raise ValueError(f"a has {first.size} values and b has {second.size}; expected pairs.")
     if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"resamples = {resamples}, level = {level}; expected 1 or more, and 0 < level < 1.")
+        raise ValueError(
+            f"resamples = {resamples}, level = {level}; expected 1 or more, and 0 < level < 1."
+        )
     difference = first - second
     size, random = difference.size, np.random.default_rng(seed)
     rows = max(1, _CHUNK // size)
@@ -58,7 +64,9 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 200
 
 
 def _shares(values: ArrayLike) -> NDArray[np.float64]:
-    """Non-negative values divided by their largest, so that neither sums nor squares overflow or vanish."""
+    """Non-negative values divided by their largest, so that neither sums nor squares overflow or
+    vanish.
+    """
     array = _vector(values, "values")
     if array.min() < 0:
         raise ValueError(
@@ -70,10 +78,11 @@ def _shares(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def gini(values: ArrayLike) -> float:
-    """Gini coefficient G = Σᵢ Σⱼ |xᵢ − xⱼ| / (2 n² x̄): 0 when all are equal, (n − 1)/n when one has all.
+    """Gini coefficient G = Σᵢ Σⱼ |xᵢ − xⱼ| / (2 n² x̄): 0 when all are equal, (n − 1)/n when one
+    has all.
 
-    Computed as Σᵢ (2i − n − 1) x₍ᵢ₎ / (n Σ x) over the sorted values. All zeros count as equal. Negative
-    values are refused (ValueError): their mean can be 0 and G has then no meaning.
+    Computed as Σᵢ (2i − n − 1) x₍ᵢ₎ / (n Σ x) over the sorted values. All zeros count as equal.
+    Negative values are refused (ValueError): their mean can be 0 and G has then no meaning.
     """
     array = np.sort(_shares(values))
     size, total = array.size, array.sum()
@@ -84,7 +93,8 @@ def gini(values: ArrayLike) -> float:
 
 
 def jain(values: ArrayLike) -> float:
-    """Jain's fairness index (Σx)² / (n Σx²): 1 when all are equal, 1/n when one has all (Jain, Chiu & Hawe
+    """Jain's fairness index (Σx)² / (n Σx²): 1 when all are equal, 1/n when one has all (Jain, Chiu
+    & Hawe
     1984).
 
     All zeros count as equal. Negative values are refused (ValueError).
@@ -98,7 +108,9 @@ def jain(values: ArrayLike) -> float:
 
 def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
     """Ranks from 1, shape (n,); equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(_vector(values, "values"), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(
+        _vector(values, "values"), return_inverse=True, return_counts=True
+    )
     last = np.cumsum(counts)
     ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
     return ranks
@@ -107,8 +119,8 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
 def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     """Spearman's ρ: Pearson's correlation of the average ranks, in [−1, 1] (Spearman 1904).
 
-    x and y have shape (n,). None, never NaN, where it is not defined: fewer than two pairs, or x or y
-    constant.
+    x and y have shape (n,). None, never NaN, where it is not defined: fewer than two pairs, or x or
+    y constant.
     """
     ranks = average_ranks(x), average_ranks(y)
     if ranks[0].size != ranks[1].size:
@@ -119,18 +131,26 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
 
 
 def worst_decile(values: ArrayLike) -> float:
-    """Mean of the ⌈n/10⌉ smallest values. Give what is better when larger: benefit, accuracy, minus loss."""
+    """Mean of the ⌈n/10⌉ smallest values.
+
+    Give what is better when larger: benefit, accuracy, minus loss.
+    """
     array = np.sort(_vector(values, "values"))
     return float(array[: -(-array.size // 10)].mean())
 
 
 def relative_benefit(loss_local: float, loss_federated: float) -> float:
-    """b = (ℓ_local − ℓ_fed)/ℓ_local: the part of the local model's loss that federation removed; negative
+    """b = (ℓ_local − ℓ_fed)/ℓ_local: the part of the local model's loss that federation removed;
+    negative
     when it hurt.
 
-    Raises ValueError unless ℓ_local is above 0 (b has no meaning there) and ℓ_fed is at least 0, both finite.
+    Raises ValueError unless ℓ_local is above 0 (b has no meaning there) and ℓ_fed is at least 0,
+    both finite.
     """
     local, federated = _vector([loss_local, loss_federated], "losses")
     if local <= 0 or federated < 0:
-        raise ValueError(f"losses {local:g} (local), {federated:g} (federated); expected local > 0, federated ≥ 0.")
+        raise ValueError(
+            f"losses {local:g} (local), {federated:g} (federated); expected local > 0, federated ≥ "
+            "0."
+        )
     return float((local - federated) / local)

@@ -1,7 +1,9 @@
-"""The adapted model: one frozen base model in memory, on which any number of participants take turns.
+"""The adapted model: one frozen base model in memory, on which any number of participants take
+turns.
 
-`fold_in` folds a shared update into it, `attach` starts fresh or given factors, `extract` returns what training changed.
-A classification head (float32) sits on the mean-pooled last hidden states of an encoder.
+`fold_in` folds a shared update into it, `attach` starts fresh or given factors, `extract` returns
+what training changed. A classification head (float32) sits on the mean-pooled last hidden states of
+an encoder.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ from tequio.participant.fused.select import LONGEST, Decoder, Encoder, choose
 from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
 
 HEAD_WEIGHT, HEAD_BIAS = f"{HEAD_PREFIX}weight", f"{HEAD_PREFIX}bias"
-LOGIT_SCALE = 10.0  # logits are 10 · cosine at the start: sharp enough, and the head learns as fast as the factors
+# logits are 10 · cosine at the start: sharp enough, and the head learns as fast as the factors
+LOGIT_SCALE = 10.0
 
 
 @dataclass(frozen=True)
 class Attached:
-    """What is attached to an adapted model: (a, b) of each layer, the head, and what `extract` compares them with."""
+    """What is attached to an adapted model:
+
+    (a, b) of each layer, the head, and what `extract` compares them with.
+    """
 
     factors: Mapping[str, tuple[nn.Parameter, nn.Parameter]]
     head: Mapping[str, Tensor]
@@ -41,13 +47,20 @@ class Attached:
 
 
 class AdaptedModel:
-    """A base with adapters. `spec` is the digest of the layout: updates of another base or layout are refused.
+    """A base with adapters.
+
+    `spec` is the digest of the layout: updates of another base or layout are refused.
 
     full: shared updates are changes of whole weights, not factors.
     """
 
     def __init__(
-        self, base: Base, modules: list[str], scale: float, head: Tensor | None = None, full: bool = False
+        self,
+        base: Base,
+        modules: list[str],
+        scale: float,
+        head: Tensor | None = None,
+        full: bool = False,
     ) -> None:
         self.base = base
         self.model = base.model
@@ -59,18 +72,28 @@ class AdaptedModel:
         self.head_start: dict[str, Tensor] = {}
         if head is not None:
             head = head.to(self.device)
-            self.head_start = {HEAD_WEIGHT: head, HEAD_BIAS: torch.zeros(len(head), device=self.device)}
+            self.head_start = {
+                HEAD_WEIGHT: head,
+                HEAD_BIAS: torch.zeros(len(head), device=self.device),
+            }
         self.head: dict[str, Tensor] = dict(self.head_start)
-        self.shapes = {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self.layers.items()}
+        self.shapes = {
+            name: (layer.weight.shape[0], layer.weight.shape[1])
+            for name, layer in self.layers.items()
+        }
         head_shapes = {name: list(tensor.shape) for name, tensor in self.head.items()}
         layout = [base.digest, scale, sorted(self.shapes.items()), sorted(head_shapes.items())]
         self.spec = digest_json([*layout, "full"] if full else layout)
         self._held: Update | None = zero(self.spec)
-        self._start: dict[str, Factored] = {}  # what attached factors were before training; a layer without: fresh ones
+        self._start: dict[
+            str, Factored
+        ] = {}  # what attached factors were before training; a layer without: fresh ones
         self._trained: Trained | None = None  # of shared factors; None in layout product
 
     def twin(self) -> AdaptedModel:
-        """A second adapted model on the same frozen base: its weights are shared, what is held and attached is each one's own."""
+        """A second adapted model on the same frozen base: its weights are shared, what is held and
+        attached is each one's own.
+        """
         tensors = [*self.model.parameters(), *self.model.buffers()]
         for layer in self.layers.values():
             tensors += [t for t in (layer.original, layer.bias) if t is not None]
@@ -90,10 +113,15 @@ class AdaptedModel:
 
     def head_update(self) -> Update:
         """The head at the start (empty where there is none), as a file of the run."""
-        return Update({name: Dense(tensor.cpu()) for name, tensor in self.head_start.items()}, self.spec)
+        return Update(
+            {name: Dense(tensor.cpu()) for name, tensor in self.head_start.items()}, self.spec
+        )
 
     def fold_in(self, update: Update) -> None:
-        """Fold base + `update` into the weights; drops factors. Raises UpdateError if the layout is another."""
+        """Fold base + `update` into the weights; drops factors.
+
+        Raises UpdateError if the layout is another.
+        """
         self.detach()
         if update is self._held:
             return
@@ -106,7 +134,9 @@ class AdaptedModel:
         self._reset_head()
 
     def attach(self, rank: int, seed: int) -> list[nn.Parameter]:
-        """Fresh factors of `rank` on every adapted layer, from `seed`; returns what is to be trained."""
+        """Fresh factors of `rank` on every adapted layer, from `seed`; returns what is to be
+        trained.
+        """
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers.values():
             m, n = layer.weight.shape
@@ -115,16 +145,20 @@ class AdaptedModel:
         return self._parameters()
 
     def attach_full(self) -> list[nn.Parameter]:
-        """The whole weights of the adapted layers, from W₀ + what is held; returns what is to be trained."""
+        """The whole weights of the adapted layers, from W₀ + what is held; returns what is to be
+        trained.
+        """
         for layer in self.layers.values():
             layer.attach_full()
         self._start, self._trained = {}, None
         return self._parameters()
 
     def attach_product(self, start: Update, rank: int, seed: int) -> list[nn.Parameter]:
-        """Continue the product `start` (scale included), with fresh ranks from `seed` where it has fewer than `rank`.
+        """Continue the product `start` (scale included), with fresh ranks from `seed` where it has
+        fewer than `rank`.
 
-        b and a share the scale: s·(b/√s)·(a/√s), so that balanced factors stay so. Raises UpdateError if an entry does not fit.
+        b and a share the scale: s·(b/√s)·(a/√s), so that balanced factors stay so. Raises
+            UpdateError if an entry does not fit.
         """
         generator = torch.Generator().manual_seed(seed)
         self._start, self._trained = {}, None
@@ -141,8 +175,11 @@ class AdaptedModel:
             self._start[name] = known
         return self._parameters()
 
-    def attach_factors(self, start: Update, rank: int, trained: Trained = "both") -> list[nn.Parameter]:
-        """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors).
+    def attach_factors(
+        self, start: Update, rank: int, trained: Trained = "both"
+    ) -> list[nn.Parameter]:
+        """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b`
+        (layout factors).
 
         trained: what is not named is frozen, and left out of what `extract` returns.
         """
@@ -158,15 +195,24 @@ class AdaptedModel:
 
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
-            self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
+            self.head = {
+                name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()
+            }
         own = [p for layer in self.layers.values() for p in (layer.full, layer.a, layer.b)]
         factors = [p for p in own if p is not None and p.requires_grad]
         return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def attached(self) -> Attached:
-        """The factors and the head as they are attached now, themselves and not copies. Raises UpdateError if there are none."""
-        factors = {name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None}
-        whole = {name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None}
+        """The factors and the head as they are attached now, themselves and not copies.
+
+        Raises UpdateError if there are none.
+        """
+        factors = {
+            name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None
+        }
+        whole = {
+            name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None
+        }
         if len(whole) < len(self.layers):
             raise refusal(UpdateError, "nothing-attached")
         return Attached(whole, dict(self.head), dict(self._start), self._trained)
@@ -176,18 +222,27 @@ class AdaptedModel:
         for name, (a, b) in attached.factors.items():
             layer = self.layers[name]
             layer.a, layer.b, layer.scale = a, b, self.scale
-        self.head, self._start, self._trained = dict(attached.head), dict(attached.start), attached.trained
+        self.head, self._start, self._trained = (
+            dict(attached.head),
+            dict(attached.start),
+            attached.trained,
+        )
 
     def stacks(self, tokens: int) -> bool:
         """Whether texts of so many tokens can meet the stacked factors of several participants."""
         return self.path.layers is not None and tokens <= LONGEST
 
     def extract(self) -> Update:
-        """What training changed since `attach`, as an update of its layout. The factors stay attached."""
+        """What training changed since `attach`, as an update of its layout.
+
+        The factors stay attached.
+        """
         return Update(dict(self.changes()), self.spec)
 
     def changes(self) -> Iterator[tuple[str, Entry]]:
-        """The entries of `extract` one by one, each made as it is asked for; full weights come sorted by name."""
+        """The entries of `extract` one by one, each made as it is asked for; full weights come
+        sorted by name.
+        """
         for name in sorted([*self.layers, *self.head_start]):
             yield from self._change_to(name).items()
 
@@ -208,7 +263,9 @@ class AdaptedModel:
         return _moved(name, a, b, start, self._trained)
 
     def moving(self) -> Update:
-        """What is being trained, on the device and with gradient: s·B·A, or W − (W₀ + H), a module; and the head as it is."""
+        """What is being trained, on the device and with gradient: s·B·A, or W − (W₀ + H), a module;
+        and the head as it is.
+        """
         entries: dict[str, Entry] = {name: Dense(tensor) for name, tensor in self.head.items()}
         for name, layer in self.layers.items():
             if layer.a is not None and layer.b is not None:
@@ -219,9 +276,13 @@ class AdaptedModel:
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        """Inside, the model is the base: neither what is trained nor what is held, and the head of the start."""
+        """Inside, the model is the base: neither what is trained nor what is held, and the head of
+        the start.
+        """
         head, self.head = self.head, self.head_start
-        saved = [(layer, layer.weight, layer.a, layer.b, layer.full) for layer in self.layers.values()]
+        saved = [
+            (layer, layer.weight, layer.a, layer.b, layer.full) for layer in self.layers.values()
+        ]
         for layer in self.layers.values():
             layer.weight, layer.a, layer.b, layer.full = layer.original, None, None, None
         try:
@@ -233,7 +294,9 @@ class AdaptedModel:
 
     def detach(self) -> None:
         """Forget factors and head changes: back to what is held."""
-        attached = any(layer.a is not None or layer.full is not None for layer in self.layers.values())
+        attached = any(
+            layer.a is not None or layer.full is not None for layer in self.layers.values()
+        )
         for layer in self.layers.values():
             layer.detach()
         if attached:
@@ -241,7 +304,11 @@ class AdaptedModel:
 
     def _held_head(self, name: str) -> Tensor:
         entry = None if self._held is None else self._held.entries.get(name)
-        return self.head_start[name] if entry is None else self.head_start[name] + plain(entry).to(self.device)
+        return (
+            self.head_start[name]
+            if entry is None
+            else self.head_start[name] + plain(entry).to(self.device)
+        )
 
     def _reset_head(self) -> None:
         self.head = {name: self._held_head(name) for name in self.head_start}
@@ -249,11 +316,15 @@ class AdaptedModel:
     def class_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch × classes), float32, of token ids and mask (batch × length)."""
         layers = self._layers(ids)
-        pooled = embed(self.model, ids, mask) if layers is None else pool(layers.hidden(ids, mask), mask)
+        pooled = (
+            embed(self.model, ids, mask) if layers is None else pool(layers.hidden(ids, mask), mask)
+        )
         weight, bias = self.head[HEAD_WEIGHT], self.head[HEAD_BIAS]
         if weight.dim() == 2:
             return F.linear(pooled * LOGIT_SCALE, weight, bias)
-        blocks = (pooled * LOGIT_SCALE).view(len(weight), -1, pooled.shape[1])  # each participant's rows, its own head
+        blocks = (pooled * LOGIT_SCALE).view(
+            len(weight), -1, pooled.shape[1]
+        )  # each participant's rows, its own head
         return torch.baddbmm(bias[:, None], blocks, weight.transpose(1, 2)).flatten(0, 1)
 
     def token_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -266,7 +337,9 @@ class AdaptedModel:
         return logits
 
     def token_losses(self, ids: Tensor, mask: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-        """Nats of each target token, float32: those of `truth` (batch × length − 1, the next tokens) where `counts`, row by row."""
+        """Nats of each target token, float32: those of `truth` (batch × length − 1, the next
+        tokens) where `counts`, row by row.
+        """
         layers = self._layers(ids)
         if isinstance(layers, Decoder) and layers.frozen_output:
             rows = layers.hidden(ids, mask)[:, :-1][counts]
@@ -276,12 +349,16 @@ class AdaptedModel:
 
     def _layers(self, ids: Tensor) -> Decoder | Encoder | None:
         """What computes these tokens; None: transformers."""
-        whole = any(layer.full is not None or layer.weight.requires_grad for layer in self.layers.values())
+        whole = any(
+            layer.full is not None or layer.weight.requires_grad for layer in self.layers.values()
+        )
         return None if whole or ids.shape[1] > LONGEST else self.path.layers
 
 
 def _change(a: Tensor, b: Tensor, start: Factored, scale: float) -> Factored:
-    """s·(b·a − b₀·a₀) as s·[(b − b₀)·a + b₀·(a − a₀)]: no difference of large products. b₀ and a₀ have the first k of r ranks."""
+    """s·(b·a − b₀·a₀) as s·[(b − b₀)·a + b₀·(a − a₀)]: no difference of large products. b₀ and a₀
+    have the first k of r ranks.
+    """
     k = start.rank
     db = b.clone()
     db[:, :k] -= start.b
@@ -289,7 +366,9 @@ def _change(a: Tensor, b: Tensor, start: Factored, scale: float) -> Factored:
 
 
 def _moved(name: str, a: Tensor, b: Tensor, start: Factored, trained: Trained) -> dict[str, Entry]:
-    """Coordinates' changes, of the factors that were trained; ranks that `start` has beyond those of a and b did not change."""
+    """Coordinates' changes, of the factors that were trained; ranks that `start` has beyond those
+    of a and b did not change.
+    """
     out: dict[str, Entry] = {}
     if trained in ("both", "a"):
         da = torch.zeros_like(start.a)
@@ -303,23 +382,31 @@ def _moved(name: str, a: Tensor, b: Tensor, start: Factored, trained: Trained) -
 
 
 def embed(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the last hidden states over real tokens, at unit length: (batch × hidden), float32."""
+    """Mean of the last hidden states over real tokens, at unit length:
+
+    (batch × hidden), float32.
+    """
     return pool(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
 
 
 def pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean over real tokens (batch × length × hidden), at unit length: (batch × hidden), float32."""
+    """Mean over real tokens (batch × length × hidden), at unit length:
+
+    (batch × hidden), float32.
+    """
     hidden = hidden.float()
     weights = mask.unsqueeze(-1).float()
     return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=-1)
 
 
 def head_from_descriptions(base: Base, labels: Mapping[str, str]) -> Tensor:
-    """Class vectors (classes × hidden): the embedding of each label's description, at unit length."""
+    """Class vectors (classes × hidden): the embedding of each label's description, at unit
+    length.
+    """
     with base.looking():
-        batch = base.tokenizer(list(labels.values()), padding=True, truncation=True, return_tensors="pt").to(
-            base.device
-        )
+        batch = base.tokenizer(
+            list(labels.values()), padding=True, truncation=True, return_tensors="pt"
+        ).to(base.device)
         vectors = embed(base.model, batch["input_ids"], batch["attention_mask"])
     return vectors.clone()
 

@@ -1,4 +1,7 @@
-"""The base model: from a Hugging Face id, a local folder, or a GGUF file. Weights from safetensors or GGUF only, no remote code."""
+"""The base model: from a Hugging Face id, a local folder, or a GGUF file.
+
+Weights from safetensors or GGUF only, no remote code.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +57,19 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Kind", "best_device", "best_dtype", "load_base", "model_shape"]
 
 PRODUCT_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-PRODUCTS: Mapping[Kind, int] = MappingProxyType({"classification": 16, "causal": 64})  # measured: benchmarks/LOG.md
+PRODUCTS: Mapping[Kind, int] = MappingProxyType(
+    {"classification": 16, "causal": 64}
+)  # measured: benchmarks/LOG.md
 
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` is over its parameters and its tokenizer.
+    """A frozen model with its tokenizer.
 
-    among: the processes that keep it in shards; of one process: it is whole. notes: what was chosen for it, in sentences.
+    `name` is what the federation calls it, `digest` is over its parameters and its tokenizer.
+
+    among: the processes that keep it in shards; of one process: it is whole. notes: what was chosen
+        for it, in sentences.
     stored: the precision of its files.
     """
 
@@ -79,7 +87,10 @@ class Base:
     stored: torch.dtype = torch.float32
 
     def looking(self) -> AbstractContextManager[Any]:
-        """In which it only looks. What inference mode gathers of a base in shards could not be trained through afterwards."""
+        """In which it only looks.
+
+        What inference mode gathers of a base in shards could not be trained through afterwards.
+        """
         return torch.inference_mode() if self.among.size == 1 else torch.no_grad()
 
 
@@ -107,11 +118,15 @@ def best_device() -> torch.device:
 
 
 def keep_products(kind: Kind) -> None:
-    """Set how many prepared matrix products oneDNN keeps, one per shape, unless the environment sets it already.
+    """Set how many prepared matrix products oneDNN keeps, one per shape, unless the environment
+    sets it already.
 
-    Texts to classify have many lengths, so that hardly a shape comes again and more products would only fill memory. Blocks of
-    text have few row counts: the products of a whole step fit, even with adapters on all linear layers, and are prepared once.
-    oneDNN reads the number when it prepares the first product of the process; after that the call is without effect.
+    Texts to classify have many lengths, so that hardly a shape comes again and more products would
+    only fill memory. Blocks of
+    text have few row counts: the products of a whole step fit, even with adapters on all linear
+        layers, and are prepared once.
+    oneDNN reads the number when it prepares the first product of the process; after that the call
+    is without effect.
     """
     os.environ.setdefault(PRODUCT_CACHE, str(PRODUCTS[kind]))
 
@@ -124,12 +139,15 @@ def load_base(
     among: ProcessGroup = ALONE,
     recorded: str | None = None,
 ) -> Base:
-    """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device; of several processes, each keeps its shards.
+    """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device; of several
+    processes, each keeps its shards.
 
-    These load one after the other, each the whole base in the machine's memory (files that have this precision are only mapped) and from
-    there its shards to the device. A GGUF file is converted once to safetensors under `cache`. recorded: the digest that a record has of
-    this base; where it is of the scheme before the present one, the base gets the digest of that scheme. Raises BaseModelError that says
-    what was looked for. Sets how many prepared products the process keeps (`keep_products`).
+    These load one after the other, each the whole base in the machine's memory (files that have
+    this precision are only mapped) and from there its shards to the device. A GGUF file is
+    converted once to safetensors under `cache`. recorded: the digest that a record has of this
+    base; where it is of the scheme before the present one, the base gets the digest of that scheme.
+    Raises BaseModelError that says what was looked for. Sets how many prepared products the process
+    keeps (`keep_products`).
     """
     keep_products(kind)
     mesh = among.mesh() if among.size > 1 else None
@@ -140,7 +158,12 @@ def load_base(
 
 
 def _load(
-    name: str, kind: Kind, dtype: torch.dtype, cache: Path, mesh: DeviceMesh | None, recorded: str | None
+    name: str,
+    kind: Kind,
+    dtype: torch.dtype,
+    cache: Path,
+    mesh: DeviceMesh | None,
+    recorded: str | None,
 ) -> Base:
     files = resolve(name, cache, rounded=of_files(recorded))
     config = read_config(files)
@@ -159,7 +182,10 @@ def _load(
     model.requires_grad_(False)
     digest = digest or digest_parameters(model)
     digest = digest if own is None else digest_base(digest, own)
-    parameters, hidden = sum(p.numel() for p in model.parameters()), getattr(text_config(config), "hidden_size", 0)
+    parameters, hidden = (
+        sum(p.numel() for p in model.parameters()),
+        getattr(text_config(config), "hidden_size", 0),
+    )
     model.eval()
     if mesh is None:
         model.to(best_device())
@@ -188,7 +214,9 @@ def _weights(files: BaseFiles, auto: Any, dtype: torch.dtype) -> Any:
     settings = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
         model, info = auto.from_pretrained(files.folder, dtype=dtype, **settings)
-    except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
+    except (
+        Exception
+    ) as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise cannot_load(files.name, error) from None
     check_whole(files.name, info["missing_keys"])
     return model
@@ -207,30 +235,42 @@ def _tokenizer(files: BaseFiles) -> Any:
 def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
     """Refuse numbers that no training survives, in every process alike."""
     named = dict(model.named_parameters())
-    bad = torch.stack([(~torch.isfinite(local(tensor.detach()))).any().float() for tensor in named.values()])
+    bad = torch.stack(
+        [(~torch.isfinite(local(tensor.detach()))).any().float() for tensor in named.values()]
+    )
     among.add([bad])
     for key, odd in zip(named, bad.tolist(), strict=True):
         if odd:
             raise refusal(BaseModelError, "base-not-finite", name=name, tensor=key)
 
 
-FIRST_PRODUCTS = (
-    r"\b(query|key|value|q_proj|k_proj|v_proj|qkv_proj|query_key_value|c_attn)$"  # those that take a layer's input
-)
+# those that take a layer's input
+FIRST_PRODUCTS = r"\b(query|key|value|q_proj|k_proj|v_proj|qkv_proj|query_key_value|c_attn)$"
 
 
-def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
-    """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
+def model_shape(
+    name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path
+) -> ModelShape:
+    """The model's sizes without its weights, for the memory sum.
+
+    Raises BaseModelError as `load_base` does.
+    """
     config = read_config(resolve(name, cache))
     auto = model_class(name, config, kind)
     model = described(name, config, auto)
     try:
         return _shape(name, model, config, kind, modules, dtype)
-    except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # sizes that are missing, or are no numbers
         raise cannot_load(name, error) from None
 
 
-def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], dtype: torch.dtype) -> ModelShape:
+def _shape(
+    name: str, model: Any, config: Any, kind: Kind, modules: list[str], dtype: torch.dtype
+) -> ModelShape:
     """The sizes of a model that was made without weights."""
     text = text_config(config)
     rows = embedding_rows(name, model)
@@ -249,6 +289,8 @@ def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], d
         adapted=tuple(layer_shape(m) for m in chosen.values()),
         causal=kind == "causal",
         products=sum(m * n for p, (m, n) in linears.items() if not p.startswith("pooler.")),
-        first=sum(m * n for p, (m, n) in linears.items() if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
+        first=sum(
+            m * n for p, (m, n) in linears.items() if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)
+        ),
         loss_cells=cells(vocabulary, best_device()) if own else None,
     )

@@ -1,7 +1,5 @@
 """Check a base before training: each problem gives one BaseModelError, or is handled and noted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +14,24 @@ from tequio.participant.base_sizes import check_counts
 
 Kind = Literal["classification", "causal"]
 NO_LIMIT = 1_000_000
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "[SEP]")
+ENDS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "[SEP]",
+)
 MEDIA = ("image", "audio", "video", "vision", "soft_token", "speech")
-METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "mxfp4": "MXFP4"}
+METHODS = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes",
+    "fp8": "FP8",
+    "mxfp4": "MXFP4",
+}
 QUANTISED = {
     ".qweight": "GPTQ or AWQ",
     ".qzeros": "GPTQ or AWQ",
@@ -30,14 +43,25 @@ WORDS = "one two three four five six"
 
 
 def read_config(files: BaseFiles) -> Any:
-    """Return the configuration of a base. Raises BaseModelError where it is missing, damaged or quantised."""
+    """Return the configuration of a base.
+
+    Raises BaseModelError where it is missing, damaged or quantised.
+    """
     from transformers import AutoConfig
 
     raw = read_json(files.folder / "config.json")
     method = raw.get("quantization_config")
     if method:
-        named = str(method.get("quant_method", "") if isinstance(method, dict) else "") or "bitsandbytes"
-        raise refusal(BaseModelError, "base-quantised", name=files.name, method=METHODS.get(named.lower(), named))
+        named = (
+            str(method.get("quant_method", "") if isinstance(method, dict) else "")
+            or "bitsandbytes"
+        )
+        raise refusal(
+            BaseModelError,
+            "base-quantised",
+            name=files.name,
+            method=METHODS.get(named.lower(), named),
+        )
     if (files.folder / "quantize_config.json").is_file():  # how AutoGPTQ marked its folders
         raise refusal(BaseModelError, "base-quantised", name=files.name, method="GPTQ")
     check_counts(files.name, raw)
@@ -50,12 +74,17 @@ def read_config(files: BaseFiles) -> Any:
 
 
 def text_config(config: Any) -> Any:
-    """Return the part of a configuration that describes the text model; of most bases it is the whole."""
+    """Return the part of a configuration that describes the text model; of most bases it is the
+    whole.
+    """
     return config if config.is_encoder_decoder else config.get_text_config()
 
 
 def model_class(name: str, config: Any, kind: Kind) -> Any:
-    """Return the class of transformers that loads this base for a task of `kind`. Raises BaseModelError if none does."""
+    """Return the class of transformers that loads this base for a task of `kind`.
+
+    Raises BaseModelError if none does.
+    """
     import transformers as t
     from transformers.models.auto import modeling_auto as auto
 
@@ -71,7 +100,10 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
             return t.AutoModel
     elif type(config) in t.MODEL_FOR_CAUSAL_LM_MAPPING:
         return t.AutoModelForCausalLM
-    elif type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and text_config(config) is not config:
+    elif (
+        type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        and text_config(config) is not config
+    ):
         return t.AutoModelForImageTextToText
     raise refusal(BaseModelError, "base-of-unknown-family", name=name, family=family, task=kind)
 
@@ -92,7 +124,9 @@ def max_positions(model: nn.Module, config: Any) -> int:
 
 
 def check_weight_files(name: str, paths: Sequence[Path]) -> set[str]:
-    """Check that each file is whole and not quantised; return the types of its numbers, as safetensors names them."""
+    """Check that each file is whole and not quantised; return the types of its numbers, as
+    safetensors names them.
+    """
     types: set[str] = set()
     for path in paths:
         header, data = read_header(name, path)
@@ -114,48 +148,75 @@ def check_whole(name: str, missing: Iterable[str]) -> None:
     """Refuse weights that the library would have filled in at random."""
     absent = sorted(key for key in missing if "pooler." not in key)  # a pooler is not used
     if absent:
-        raise refusal(BaseModelError, "base-incomplete", name=name, count=len(absent), tensor=absent[0])
+        raise refusal(
+            BaseModelError, "base-incomplete", name=name, count=len(absent), tensor=absent[0]
+        )
 
 
 def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tuple[str, ...]:
-    """Give the tokenizer what training needs; return a sentence for each thing that was chosen here.
+    """Give the tokenizer what training needs; return a sentence for each thing that was chosen
+    here.
 
-    Raises BaseModelError where the tokenizer knows tokens for which the model has no row of embeddings,
-    or where a causal base has no token that ends a text.
+    Raises BaseModelError where the tokenizer knows tokens for which the model has no row of
+    embeddings, or where a causal base has no token that ends a text.
     """
     rows, vocabulary = embedding_rows(name, model), tokenizer.get_vocab()
     beyond = {token for token, i in vocabulary.items() if i >= rows}
-    typed = {t for t in beyond if not any(word in t.lower() for word in MEDIA)} - {tokenizer.pad_token}
+    typed = {t for t in beyond if not any(word in t.lower() for word in MEDIA)} - {
+        tokenizer.pad_token
+    }
     if typed:
-        raise refusal(BaseModelError, "tokenizer-too-large", name=name, tokens=len(tokenizer), rows=rows)
+        raise refusal(
+            BaseModelError, "tokenizer-too-large", name=name, tokens=len(tokenizer), rows=rows
+        )
     if not vocabulary:
-        raise refusal(BaseModelError, "base-without-tokens", name=name, family=model.config.model_type)
+        raise refusal(
+            BaseModelError, "base-without-tokens", name=name, family=model.config.model_type
+        )
     notes = []
     if kind == "causal" and (tokenizer.eos_token_id is None or tokenizer.eos_token in beyond):
-        tokenizer.eos_token = _end_token(name, tokenizer, model, {t: i for t, i in vocabulary.items() if i < rows})
+        tokenizer.eos_token = _end_token(
+            name, tokenizer, model, {t: i for t, i in vocabulary.items() if i < rows}
+        )
         notes.append(f"The tokenizer has no end-of-text token: {tokenizer.eos_token} is used.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token in beyond:
         lowest = min((i, token) for token, i in vocabulary.items())[1]
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.sep_token or lowest
+        tokenizer.pad_token = (
+            tokenizer.eos_token or tokenizer.unk_token or tokenizer.sep_token or lowest
+        )
         if tokenizer.eos_token is None and tokenizer.pad_token == lowest:
-            notes.append(f"The tokenizer has no padding token: {lowest} is used, and attention leaves it out.")
+            notes.append(
+                f"The tokenizer has no padding token: {lowest} is used, and attention leaves it "
+                "out."
+            )
     return tuple(notes)
 
 
 def embedding_rows(name: str, model: Any) -> int:
-    """Return for how many tokens a model has embeddings. Raises BaseModelError for a model that reads no tokens."""
+    """Return for how many tokens a model has embeddings.
+
+    Raises BaseModelError for a model that reads no tokens.
+    """
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError, TypeError):
-        raise refusal(BaseModelError, "base-without-tokens", name=name, family=model.config.model_type) from None
+        raise refusal(
+            BaseModelError, "base-without-tokens", name=name, family=model.config.model_type
+        ) from None
 
 
 def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]) -> str:
-    """Return a token that can end a text: the one the model's configuration names, or a usual one."""
+    """Return a token that can end a text: the one the model's configuration names, or a usual
+    one.
+    """
     named = text_config(model.config).eos_token_id
     by_id = {i: token for token, i in vocabulary.items()}
     first = named[0] if isinstance(named, list) and named else named
-    if isinstance(first, int) and first in by_id and by_id[first] in tokenizer.all_special_tokens + list(ENDS):
+    if (
+        isinstance(first, int)
+        and first in by_id
+        and by_id[first] in tokenizer.all_special_tokens + list(ENDS)
+    ):
         return by_id[first]
     for token in (*ENDS, tokenizer.sep_token, tokenizer.bos_token, tokenizer.pad_token):
         if token in vocabulary:
@@ -177,10 +238,17 @@ def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
         mask[1, (len(ids) + 1) // 2 :] = 0
         with torch.inference_mode():
             if kind == "causal":
-                width = int(model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2])
+                width = int(
+                    model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2]
+                )
             else:
                 width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
     except Exception as error:
-        facts = {"name": name, "task": kind, "error": type(error).__name__, "message": first_line(error)}
+        facts = {
+            "name": name,
+            "task": kind,
+            "error": type(error).__name__,
+            "message": first_line(error),
+        }
         raise refusal(BaseModelError, "base-does-not-run", **facts) from None
     return width

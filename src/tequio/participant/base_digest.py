@@ -1,12 +1,12 @@
-"""The digest of a base: over its parameters by name and its tokenizer, whatever files they came from.
+"""The digest of a base: over its parameters by name and its tokenizer, whatever files they came
+from.
 
-The digest is `base:` and the SHA-256 over (name, shape, values as float32) and over what the tokenizer does
-(ADR 12). It is the same for a hub id, a folder, one file or shards, and for float32, float16 and bfloat16
-files of equal values. Records written before have `tensors:`, over the parameters alone; those written
-before that, the digest of the files (or of the loaded tensors, for a hub id) without a prefix.
+The digest is `base:` and the SHA-256 over (name, shape, values as float32) and over what the
+tokenizer does (ADR 12). It is the same for a hub id, a folder, one file or shards, and for float32,
+float16 and bfloat16 files of equal values. Records written before have `tensors:`, over the
+parameters alone; those written before that, the digest of the files (or of the loaded tensors, for
+a hub id) without a prefix.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
@@ -22,14 +22,23 @@ from tequio.participant.base_check import Kind
 from tequio.participant.base_files import BaseFiles
 
 SCHEME, TENSORS = "base:", "tensors:"
-SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SPECIAL = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 LINES, BATCH = 256, 64  # tokens' texts in one, and how many such are encoded at a time
 SAMPLES = (
     "",
     " ",
     "Hello, world!  Two  spaces,\ta tab,\r\na line end.\n\n",
     " leading and trailing ",
-    "It's 3.14159, 2026-11-30, 12,345,678 or 007; 50% & #7 @you (a[b]{c}) <d> \"e\" 'f' `g` ~h^i_j|k\\l/m",
+    "It's 3.14159, 2026-11-30, 12,345,678 or 007; 50% & #7 @you (a[b]{c}) <d> \"e\" 'f' `g` "
+    "~h^i_j|k\\l/m",
     "don't can't we'll I'm DON'T",
     "Año, café, naïve, Straße, Çığ, Łódź; cafe\u0301 nai\u0308ve",
     "Ñandú ÁÉÍÓÚ áéíóú ¿qué? ¡sí! «cita» “quote” ‘x’ – — …",
@@ -74,10 +83,12 @@ def digest_base(parameters: str, tokenizer: str) -> str:
 
 
 def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
-    """Return a digest of what a tokenizer makes of texts: the same for files that say the same in another way.
+    """Return a digest of what a tokenizer makes of texts: the same for files that say the same in
+    another way.
 
-    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text, in small
-    and capital letters, and for a causal task the chat template. tokenizer: as its files have it.
+    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text,
+    in small and capital letters, and for a causal task the chat template. tokenizer: as its files
+    have it.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda row: (row[1], row[0]))
     special = {name: getattr(tokenizer, f"{name}_id", None) for name in SPECIAL}
@@ -94,13 +105,17 @@ def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
 
 
 def _add_ids(sha: Any, tokenizer: Any, texts: Sequence[str], special: bool) -> None:
-    found = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
+    found = tokenizer(
+        list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False
+    )
     for ids in found["input_ids"]:
         sha.update(np.array([len(ids), *ids], "<i8").tobytes())
 
 
 def _text(token: str) -> str:
-    """Return about what a token stands for: the signs of the usual tokenizers for a space become one."""
+    """Return about what a token stands for: the signs of the usual tokenizers for a space
+    become one.
+    """
     return token.removeprefix("##").replace("\u0120", " ").replace("\u2581", " ")
 
 
@@ -112,14 +127,19 @@ def _digest_values(tensor: Tensor) -> str:
 
 
 def exact_dtype(wanted: torch.dtype, stored: set[str]) -> torch.dtype:
-    """Return the precision in which files with `stored` types load without rounding; `wanted` if it is one."""
+    """Return the precision in which files with `stored` types load without rounding;
+
+    `wanted` if it is one.
+    """
     if wanted == torch.float32 or stored <= EXACT:
         return wanted
     return torch.float16 if stored == {"F16"} else torch.float32
 
 
 def stored_dtype(stored: set[str], config: Any) -> torch.dtype:
-    """Return the precision of a base's files; where they mix several, the one that its configuration states."""
+    """Return the precision of a base's files; where they mix several, the one that its
+    configuration states.
+    """
     known = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     found = {known[name] for name in stored if name in known}
     if len(found) == 1:
@@ -131,8 +151,8 @@ def stored_dtype(stored: set[str], config: Any) -> torch.dtype:
 def digest_before(files: BaseFiles, model: Any, recorded: str) -> str:
     """Return the digest as versions before computed it that had no prefix.
 
-    For a hub id it depended on the precision in which the base was loaded: both are tried, and the one
-    that equals `recorded` is returned.
+    For a hub id it depended on the precision in which the base was loaded: both are tried, and the
+    one that equals `recorded` is returned.
     """
     paths = sorted(files.folder.glob("*.safetensors")) if files.source != "hub" else []
     if paths:

@@ -1,6 +1,6 @@
-"""Find the files of a base: a folder, a Hugging Face id in the hub's cache, or a converted GGUF file."""
-
-from __future__ import annotations
+"""Find the files of a base: a folder, a Hugging Face id in the hub's cache, or a converted GGUF
+file.
+"""
 
 import json
 import os
@@ -18,8 +18,17 @@ from tequio.core.texts.words import refusal
 WEIGHTS = ("*.safetensors", "*.gguf")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]  # configuration and tokenizer
-LARGEST, LARGE, TEMPLATE = 1 << 28, 1 << 24, 1 << 20  # bytes: of a vocabulary, of another small file, of a template
-LARGE_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+LARGEST, LARGE, TEMPLATE = (
+    1 << 28,
+    1 << 24,
+    1 << 20,
+)  # bytes: of a vocabulary, of another small file, of a template
+LARGE_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 TEMPLATES = "additional_chat_templates/*.jinja"
 UNQUANTISED = ("F32", "F16", "BF16", "F64")
 LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
@@ -54,7 +63,8 @@ def resolve(name: str, cache: Path, rounded: bool = False) -> BaseFiles:
         cache: where a converted GGUF file is stored.
         rounded: convert an unquantised GGUF file to bfloat16, as versions before 0.2 did.
     Raises:
-        BaseModelError: nothing usable is there, or a file is of another kind or larger than such a file can be.
+        BaseModelError: nothing usable is there, or a file is of another kind or larger than such a
+        file can be.
     """
     files = _find(name, cache, rounded)
     check_files(files)
@@ -73,7 +83,10 @@ def _find(name: str, cache: Path, rounded: bool) -> BaseFiles:
             raise refusal(BaseModelError, "base-file-missing", path=local)
         return BaseFiles(name, _convert_gguf(local, cache, rounded), "gguf")
     if local.is_dir():
-        if not any(next(local.glob(pattern), None) for pattern in WEIGHTS) and not (local / INDEX).is_file():
+        if (
+            not any(next(local.glob(pattern), None) for pattern in WEIGHTS)
+            and not (local / INDEX).is_file()
+        ):
             raise refusal(BaseModelError, "no-safetensors", name=local)
         return BaseFiles(name, local, "folder")
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -83,7 +96,9 @@ def _find(name: str, cache: Path, rounded: bool) -> BaseFiles:
 
 def base_file_paths(folder: Path) -> list[Path]:
     """Return the files of a base's folder that can be read, in order of their names."""
-    return sorted({path for pattern in (*SMALL, WEIGHTS[0], TEMPLATES) for path in folder.glob(pattern)})
+    return sorted(
+        {path for pattern in (*SMALL, WEIGHTS[0], TEMPLATES) for path in folder.glob(pattern)}
+    )
 
 
 def check_files(files: BaseFiles) -> None:
@@ -92,15 +107,20 @@ def check_files(files: BaseFiles) -> None:
     The base may have been chosen by somebody else: a named pipe would let its reader wait for ever.
     """
     for path in base_file_paths(files.folder):
-        small = LARGE if path.name in LARGE_FILES else TEMPLATE if path.suffix == ".jinja" else LARGEST
+        small = (
+            LARGE if path.name in LARGE_FILES else TEMPLATE if path.suffix == ".jinja" else LARGEST
+        )
         try:
             check_regular(path, None if path.suffix == ".safetensors" else small)
         except OSError as error:
-            raise refusal(BaseModelError, "base-file-unreadable", path=path, error=error.strerror) from None
+            raise refusal(
+                BaseModelError, "base-file-unreadable", path=path, error=error.strerror
+            ) from None
 
 
 def digest_base_files(path: Path) -> str:
-    """Return the SHA-256 of a GGUF file, or that over name and content of each file of a folder that can be read.
+    """Return the SHA-256 of a GGUF file, or that over name and content of each file of a folder
+    that can be read.
 
     Raises OSError for a file that cannot be read or is no ordinary one.
     """
@@ -123,7 +143,8 @@ def _snapshot(name: str) -> Path:
 
 
 def weight_files(files: BaseFiles) -> list[Path]:
-    """Return the weight files that transformers reads, all present; those of a hub id are downloaded.
+    """Return the weight files that transformers reads, all present; those of a hub id are
+    downloaded.
 
     Raises BaseModelError that names what is missing.
     """
@@ -133,7 +154,9 @@ def weight_files(files: BaseFiles) -> list[Path]:
     if (folder / INDEX).exists():
         return [_present(files, shard) for shard in _shards(files.name, folder / INDEX)]
     if files.source == "hub":
-        return [_download(files, SINGLE, refusal(BaseModelError, "no-safetensors", name=files.name))]
+        return [
+            _download(files, SINGLE, refusal(BaseModelError, "no-safetensors", name=files.name))
+        ]
     raise refusal(BaseModelError, "no-safetensors", name=folder)
 
 
@@ -184,12 +207,16 @@ def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
 
     stem = f"{file.stem}-{digest_file(file)[:16]}"
     try:
-        lossless = not rounded and all(t.tensor_type.name in UNQUANTISED for t in GGUFReader(str(file)).tensors)
+        lossless = not rounded and all(
+            t.tensor_type.name in UNQUANTISED for t in GGUFReader(str(file)).tensors
+        )
         target = cache / "gguf" / (f"{stem}-lossless" if lossless else stem)
         if (target / "config.json").is_file():
             return target
         dtype = torch.float32 if lossless else torch.bfloat16
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=dtype
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
         facts = {"file": str(file), "error": type(error).__name__, "message": first_line(error)}
@@ -234,7 +261,9 @@ def read_header(name: str, path: Path) -> tuple[dict[str, Any], int]:
                 raise refusal(BaseModelError, "base-file-damaged", name=name, file=path.name)
             header = json.loads(stream.read(length))
     except OSError as error:
-        raise refusal(BaseModelError, "base-file-unreadable", path=path, error=error.strerror) from None
+        raise refusal(
+            BaseModelError, "base-file-unreadable", path=path, error=error.strerror
+        ) from None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):

@@ -1,10 +1,9 @@
 """Bound what a base's config.json can ask for, before anything is built or reserved for it.
 
-A configuration is a few numbers, and each can be any number: as many layers as it says are built one after the other. So the counts are
-bounded first, and then the model that it describes, built without memory, is compared with the weight files.
+A configuration is a few numbers, and each can be any number: as many layers as it says are built
+one after the other. So the counts are bounded first, and then the model that it describes, built
+without memory, is compared with the weight files.
 """
-
-from __future__ import annotations
 
 import copy
 import math
@@ -19,14 +18,22 @@ from tequio.core.errors import BaseModelError
 from tequio.core.texts.words import refusal
 from tequio.participant.base_files import cannot_load, read_header
 
-LAYERS, EXPERTS, MODULES = 4_096, 16_384, 131_072  # the deepest language models have some 200 layers
+LAYERS, EXPERTS, MODULES = (
+    4_096,
+    16_384,
+    131_072,
+)  # the deepest language models have some 200 layers
 COUNTS = re.compile(r"layer|block|expert|attention_types|depth|head|stage")
-OTHER = re.compile(r"size|dim|length|token|index|_id|every|start|width|max_|freq")  # of such a name, no counts
-FREE = 50_000_000  # numbers that a model may have beside those of its files: a pooler, positions, masks
+OTHER = re.compile(
+    r"size|dim|length|token|index|_id|every|start|width|max_|freq"
+)  # of such a name, no counts
+# numbers that a model may have beside those of its files: a pooler, positions, masks
+FREE = 50_000_000
 
 
 def check_counts(name: str, raw: dict[str, Any]) -> None:
-    """Raise BaseModelError where a configuration asks for more layers or experts than any model has.
+    """Raise BaseModelError where a configuration asks for more layers or experts than any model
+    has.
 
     raw: config.json as it was read.
     """
@@ -37,15 +44,25 @@ def check_counts(name: str, raw: dict[str, Any]) -> None:
     layers = max([1, *(n for key, n in found if "layer" in key)])
     experts = max([1, *(n for key, n in found if "expert" in key)])
     if layers * experts > MODULES:
-        raise refusal(BaseModelError, "base-unlikely", name=name, key="layers × experts", count=layers * experts)
+        raise refusal(
+            BaseModelError,
+            "base-unlikely",
+            name=name,
+            key="layers × experts",
+            count=layers * experts,
+        )
 
 
 def _counts(value: Any, key: str, counted: bool) -> Iterator[tuple[str, int]]:
-    """Yield (key, number) of whatever counts parts of a model, also in tables and lists below such a key."""
+    """Yield (key, number) of whatever counts parts of a model, also in tables and lists below such
+    a key.
+    """
     if isinstance(value, dict):
         for name, item in value.items():
             low = str(name).lower()
-            yield from _counts(item, str(name)[:64], bool(COUNTS.search(low)) and not OTHER.search(low))
+            yield from _counts(
+                item, str(name)[:64], bool(COUNTS.search(low)) and not OTHER.search(low)
+            )
     elif isinstance(value, list):
         for item in value:
             yield from _counts(item, key, counted)
@@ -72,7 +89,11 @@ def described(name: str, config: Any, auto: Any) -> Any:
 
 
 def check_described(name: str, model: Any, stored: int) -> None:
-    """Raise BaseModelError where a model has far more numbers than its weight files: those would be made up."""
+    """Raise BaseModelError where a model has far more numbers than its weight files: those would be
+    made up.
+    """
     count = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
     if count > 2 * stored + FREE:
-        raise refusal(BaseModelError, "base-larger-than-files", name=name, count=count, stored=stored)
+        raise refusal(
+            BaseModelError, "base-larger-than-files", name=name, count=count, stored=stored
+        )

@@ -1,13 +1,14 @@
-"""Which model a participant keeps, decided by its own validation texts and by how little few of them can say.
+"""Which model a participant keeps, decided by its own validation texts and by how little few of
+them can say.
 
-`shrunk`, the rule: the shared model, fine-tuned at home and taken a part of the way there. The part is the one that the
-validation texts favour, pulled toward PRIOR as if PRIOR_TEXTS further texts had favoured that. Another candidate (the
-base, a model trained alone, a mix) is kept only where it is clearly ahead: such models are the best of many checkpoints
-on these same texts, so their lead is flattered, and the fewer the texts the more.
-`one_error`, the rule of records of before: the least validation loss, but the shared model within one standard error.
+`shrunk`, the rule: the shared model, fine-tuned at home and taken a part of the way there. The part
+    is the one that the
+validation texts favour, pulled toward PRIOR as if PRIOR_TEXTS further texts had favoured that.
+Another candidate (the base, a model trained alone, a mix) is kept only where it is clearly ahead:
+such models are the best of many checkpoints on these same texts, so their lead is flattered, and
+the fewer the texts the more. `one_error`, the rule of records of before: the least validation loss,
+but the shared model within one standard error.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,10 +41,13 @@ class Choice:
 
 
 def private_share(evaluated: Mapping[float, Losses], seed: int) -> tuple[float, float]:
-    """Return (the share of the fine-tuning to take, the share that the validation texts favour by themselves).
+    """Return (the share of the fine-tuning to take, the share that the validation texts favour by
+    themselves).
 
-    evaluated: losses by share, 0 for the shared model. Favoured is the mean, over resamples of the texts, of the share
-    of least loss (bagging: Breiman 1996), so two shares that the texts cannot tell apart both count.
+    evaluated: losses by share, 0 for the shared model. Favoured is the mean, over resamples of the
+        texts, of the share
+    of least loss (bagging: Breiman 1996), so two shares that the texts cannot tell apart both
+    count.
     """
     shares = np.array(sorted(evaluated))
     totals = np.stack([evaluated[share].total for share in shares])
@@ -54,7 +58,8 @@ def private_share(evaluated: Mapping[float, Losses], seed: int) -> tuple[float, 
 
 
 def shrunk(evaluated: Mapping[str, Losses], middle: str, family: frozenset[str]) -> Choice:
-    """Keep `middle`, unless a candidate outside `family` leads it by more than CLEAR standard errors.
+    """Keep `middle`, unless a candidate outside `family` leads it by more than CLEAR standard
+    errors.
 
     family: the shared model and what lies between it and its fine-tuning.
     """
@@ -70,7 +75,8 @@ def shrunk(evaluated: Mapping[str, Losses], middle: str, family: frozenset[str])
 
 
 def one_error(evaluated: Mapping[str, Losses]) -> Choice:
-    """Keep the candidate of least loss; the shared model, unless that one is better by more than one standard error.
+    """Keep the candidate of least loss; the shared model, unless that one is better by more than
+    one standard error.
 
     The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on paired differences.
     """
@@ -80,11 +86,20 @@ def one_error(evaluated: Mapping[str, Losses]) -> Choice:
     ahead, error = lead(evaluated[SHARED], evaluated[best])
     chosen = best if ahead > error else SHARED
     rule = "lowest_loss" if chosen == best else "within_one_error"
-    return Choice(chosen, {"rule": rule, "best": best, "lead": ahead, "error": error if math.isfinite(error) else None})
+    return Choice(
+        chosen,
+        {
+            "rule": rule,
+            "best": best,
+            "lead": ahead,
+            "error": error if math.isfinite(error) else None,
+        },
+    )
 
 
 def general_share(on_the_way: Mapping[float, Losses]) -> float:
-    """Return how far from the shared model (0) to the model that is kept (1) a model for everybody's texts goes.
+    """Return how far from the shared model (0) to the model that is kept (1) a model for
+    everybody's texts goes.
 
     It is the least of the shares looked at whose own loss is within 1 % of the kept model's.
     """
@@ -105,16 +120,22 @@ def lowest(evaluated: Mapping[str, Losses]) -> str:
 
 
 def lead(of: Losses, over: Losses) -> tuple[float, float]:
-    """Return by how much the mean loss of `over` lies below that of `of`, and the standard error of that, paired."""
+    """Return by how much the mean loss of `over` lies below that of `of`, and the standard error of
+    that, paired.
+    """
     ahead = of.per_example() - over.per_example()
-    return float(ahead.mean()), float(ahead.std(ddof=1)) / math.sqrt(len(ahead)) if len(ahead) > 1 else math.inf
+    return float(ahead.mean()), float(ahead.std(ddof=1)) / math.sqrt(len(ahead)) if len(
+        ahead
+    ) > 1 else math.inf
 
 
 def fair_lead(checkpoints: Sequence[Losses], over: Losses, seed: int) -> dict[str, float] | None:
-    """Return by how much `over` lies below the best of a fit's checkpoints; None where too few texts can be measured.
+    """Return by how much `over` lies below the best of a fit's checkpoints;
 
-    The checkpoint of least loss flatters itself on the texts that chose it. So it is chosen on each resample of the texts,
-    and measured on those that are not in it (out of bag: Breiman 1996).
+    None where too few texts can be measured.
+
+    The checkpoint of least loss flatters itself on the texts that chose it. So it is chosen on each
+    resample of the texts, and measured on those that are not in it (out of bag: Breiman 1996).
 
     Returns:
         lead, its standard error, and alone, the mean loss of the checkpoints so chosen.

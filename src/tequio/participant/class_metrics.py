@@ -1,13 +1,13 @@
-"""Metrics by class on a participant's own test data, and what of them may leave: no count of one to four texts.
+"""Metrics by class on a participant's own test data, and what of them may leave: no count of one to
+four texts.
 
-Computed at the participant. Balanced accuracy and macro-F1 leave as means over classes, rounded to whole points. A class that
-has fewer than 5 test texts has no figures of its own. Of the others, the number answered right is exact only where 5 or more
-are right and 5 or more are wrong; else it is a range of five numbers. Of the confusion counts, cells under 5 stay, and as many
-others of their row as are needed so that what stays sums to 5 or more: nobody finds a small cell by subtraction. The sizes of
-classes are in the participant's profile all the same (`data.balance`).
+Computed at the participant. Balanced accuracy and macro-F1 leave as means over classes, rounded to
+whole points. A class that has fewer than 5 test texts has no figures of its own. Of the others, the
+number answered right is exact only where 5 or more are right and 5 or more are wrong; else it is a
+range of five numbers. Of the confusion counts, cells under 5 stay, and as many others of their row
+as are needed so that what stays sums to 5 or more: nobody finds a small cell by subtraction. The
+sizes of classes are in the participant's profile all the same (`data.balance`).
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MOST_CELLS = 40_000  # confusion cells that are told: at most 20 characters each, and a message holds 2^20 of a body
+# confusion cells that are told: at most 20 characters each, and a message holds 2^20 of a body
+MOST_CELLS = 40_000
 FEW = 5  # cells under this stay at the participant
 SHOWN = ("local", "personal")  # models whose classes are told one by one
 Counts = NDArray[np.int64]
@@ -35,14 +36,17 @@ def class_metrics(
     Returns:
         balanced_accuracy, macro_f1 {model: share}; baseline {label, accuracy, balanced_accuracy};
         support [count, or None where it is under 5 or would give such a one away];
-        right {model: [[low, high], or None]}; confusion [[true, answered, count]] of the personal model.
+        right {model: [[low, high], or None]}; confusion [[true, answered, count]] of the personal
+        model.
     """
     tables = {model: confusion(labels, truth, given) for model, given in answered.items()}
     support = np.bincount(np.asarray(truth, dtype=np.int64), minlength=labels)
     common = int(np.bincount(np.asarray(train, dtype=np.int64), minlength=labels).argmax())
     present, shown = int(np.count_nonzero(support)), published_support(support)
     return {
-        "balanced_accuracy": {model: _points(balanced_accuracy(table)) for model, table in tables.items()},
+        "balanced_accuracy": {
+            model: _points(balanced_accuracy(table)) for model, table in tables.items()
+        },
         "macro_f1": {model: _points(macro_f1(table)) for model, table in tables.items()},
         "baseline": {
             "label": common,
@@ -73,15 +77,21 @@ def balanced_accuracy(table: Counts) -> float:
 
 
 def macro_f1(table: Counts) -> float:
-    """Return the mean of F1 = 2·right / (support + answered), over the classes that occur or are answered."""
+    """Return the mean of F1 = 2·right / (support + answered), over the classes that occur or are
+    answered.
+    """
     both = table.sum(1) + table.sum(0)
     there = both > 0
     return float((2 * np.diag(table)[there] / both[there]).mean())
 
 
 def published_support(support: Counts) -> list[int | None]:
-    """Return the test texts of each class that may be told; the total is known, so what is hidden sums to 5 or more."""
-    shown = sorted((i for i, count in enumerate(support) if count >= FEW), key=lambda i: (-support[i], i))
+    """Return the test texts of each class that may be told; the total is known, so what is hidden
+    sums to 5 or more.
+    """
+    shown = sorted(
+        (i for i, count in enumerate(support) if count >= FEW), key=lambda i: (-support[i], i)
+    )
     hidden = int(support.sum()) - sum(int(support[i]) for i in shown)
     while shown and 0 < hidden < FEW:
         hidden += int(support[shown.pop()])
@@ -89,7 +99,10 @@ def published_support(support: Counts) -> list[int | None]:
 
 
 def right_range(row: Counts, own: int) -> list[int] | None:
-    """Return the lowest and the highest number of right answers that may be told of a class; None for a rare class."""
+    """Return the lowest and the highest number of right answers that may be told of a class;
+
+    None for a rare class.
+    """
     support, right = int(row.sum()), int(row[own])
     if support < FEW:
         return None
@@ -101,10 +114,15 @@ def right_range(row: Counts, own: int) -> list[int] | None:
 
 
 def published_cells(table: Counts) -> list[list[int]]:
-    """Return the cells that may be told: [true, answered, count]; the largest where they are very many, so that less is told."""
+    """Return the cells that may be told:
+
+    [true, answered, count]; the largest where they are very many, so that less is told.
+    """
     out: list[list[int]] = []
     for i, row in enumerate(table.tolist()):
-        large = sorted((j for j, count in enumerate(row) if count >= FEW), key=lambda j: (-row[j], j))
+        large = sorted(
+            (j for j, count in enumerate(row) if count >= FEW), key=lambda j: (-row[j], j)
+        )
         while large and sum(row) - sum(row[j] for j in large) < FEW:
             large.pop()
         out += [[i, j, row[j]] for j in sorted(large)]

@@ -1,7 +1,5 @@
 """A participant's data as examples: the public names of `reading`, in one place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +46,10 @@ def read_examples(
     participant: str,
     options: Options | None = None,
 ) -> list[Example]:
-    """Read the usable rows of files in order. Raises DataError naming participant, file and line."""
+    """Read the usable rows of files in order.
+
+    Raises DataError naming participant, file and line.
+    """
     return list(Reading(paths, columns, kind, labels, participant, options))
 
 

@@ -1,9 +1,8 @@
-"""The centre as distiller over one base: what a model predicts on public texts, and training toward a teacher's probabilities.
+"""The centre as distiller over one base: what a model predicts on public texts, and training toward
+a teacher's probabilities.
 
 Raises TrainingError where a number is NaN or infinite: a teacher that is not finite teaches nobody.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -26,7 +25,10 @@ BATCH_TOKENS = 2048  # of a prediction
 
 @dataclass(frozen=True)
 class PublicTexts:
-    """Public items encoded for one base; `name` is the base's. Item k is the same text in every group."""
+    """Public items encoded for one base; `name` is the base's.
+
+    Item k is the same text in every group.
+    """
 
     name: str
     adapted: AdaptedModel
@@ -57,7 +59,9 @@ class PublicTexts:
         return out.clone()  # not an inference tensor
 
     def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
-        """`task.steps` AdamW steps (rate falls linearly to 0) on batches of the task's items in turn, toward the teacher."""
+        """`task.steps` AdamW steps (rate falls linearly to 0) on batches of the task's items in
+        turn, toward the teacher.
+        """
         counts = [self.task.row_count(self.items[k]) for k in task.items]
         targets = torch.split(task.teacher, counts)
         self.adapted.fold_in(task.held)
@@ -65,14 +69,18 @@ class PublicTexts:
         optimizer, losses = adamw(parameters), []
         try:
             for step in range(task.steps):
-                at = [(step * self.batch_size + j) % len(task.items) for j in range(self.batch_size)]
+                at = [
+                    (step * self.batch_size + j) % len(task.items) for j in range(self.batch_size)
+                ]
                 wanted = torch.cat([targets[i] for i in at]).to(self.adapted.device)
                 predicted = self._rows([self.items[task.items[i]] for i in at])
                 loss = distil_loss(predicted, wanted, task.temperature)
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     now = str(losses[-1])
-                    raise refusal(TrainingError, "distil-diverged", base=self.name, loss=now, step=step + 1)
+                    raise refusal(
+                        TrainingError, "distil-diverged", base=self.name, loss=now, step=step + 1
+                    )
                 optimizer.param_groups[0]["lr"] = task.learning_rate * (1.0 - step / task.steps)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)

@@ -5,15 +5,15 @@ end-of-text token, packed into blocks. A document that does not fit goes on in t
 then begins with the begin-of-text token too, as the tokenizer's own pieces of a long text do
 (`return_overflowing_tokens`). The begin-of-text token is never a target.
 
-Pairs and chats: one item each, so that none is split and none sees another. With a chat template the
-ids are those of `apply_chat_template`, which writes the begin-of-text token itself or not at all;
-without one they are the tokenizer's own encoding of the plain format (`chat_format`). Only the
+Pairs and chats: one item each, so that none is split and none sees another. With a chat template
+the ids are those of `apply_chat_template`, which writes the begin-of-text token itself or not at
+all; without one they are the tokenizer's own encoding of the plain format (`chat_format`). Only the
 assistant's turns are learnt, up to their end-of-turn token; where a template writes none, the
 end-of-text token is added after the last answer.
 
 A chat longer than `max_tokens` loses its oldest exchanges, and then the start of its last question,
-of which at least a quarter of `max_tokens` stays (or all of a shorter one). A chat that does not fit
-even so is left out and counted.
+of which at least a quarter of `max_tokens` stays (or all of a shorter one). A chat that does not
+fit even so is left out and counted.
 """
 
 from __future__ import annotations
@@ -31,20 +31,26 @@ from tequio.participant.reading.examples import Example, Turn
 
 IGNORE = -100
 VERSION = 2
-"""Of the encoding of causal tasks, in a run's header. 1 (not recorded): no begin-of-text token, pairs packed and split."""
+"""Of the encoding of causal tasks, in a run's header. 1 (not recorded): no begin-of-text token,
+pairs packed and split.
+"""
 LEAST = 4  # of max_tokens, one part in so many of the last question stays
 
 
 @dataclass(frozen=True)
 class Item:
-    """One encoded unit: token ids, and per token its target (causal) or one class (classification)."""
+    """One encoded unit: token ids, and per token its target (causal) or one class
+    (classification).
+    """
 
     ids: tuple[int, ...]
     target: tuple[int, ...]
 
 
 class Counts(NamedTuple):
-    """Count texts that lost tokens at `max_tokens`, and pairs that were left out because they do not fit."""
+    """Count texts that lost tokens at `max_tokens`, and pairs that were left out because they do
+    not fit.
+    """
 
     cut: int = 0
     too_long: int = 0
@@ -60,7 +66,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encode for a causal model. Raises BaseModelError where the base's chat template refuses a chat."""
+    """Encode for a causal model.
+
+    Raises BaseModelError where the base's chat template refuses a chat.
+    """
 
     tokenizer: Any
     max_tokens: int
@@ -88,7 +97,9 @@ class Encoder:
         return ChatFormat(self.tokenizer)
 
     def encode(self, examples: Iterable[Example]) -> tuple[list[Item], Counts]:
-        """Return items and what was cut: the documents in blocks, then a chat per item, each in the order given."""
+        """Return items and what was cut: the documents in blocks, then a chat per item, each in the
+        order given.
+        """
         documents: list[list[int]] = []
         items: list[Item] = []
         counts = Counts()
@@ -107,13 +118,16 @@ class Encoder:
         return own if own[-1:] == self.end else own + self.end
 
     def packed(self, documents: Iterable[Sequence[int]]) -> list[Item]:
-        """Return documents one after the other in blocks of `max_tokens`, without blocks that hold no target.
+        """Return documents one after the other in blocks of `max_tokens`, without blocks that hold
+        no target.
 
         The last block is shorter. Raises ConfigError where no text fits beside what begins a block.
         """
         begin = self.begin
         if self.max_tokens < len(begin) + 2:
-            raise refusal(ConfigError, "max-tokens-too-small", tokens=self.max_tokens, count=len(begin))
+            raise refusal(
+                ConfigError, "max-tokens-too-small", tokens=self.max_tokens, count=len(begin)
+            )
         blocks: list[tuple[list[int], list[int]]] = [([], [])]
         for document in documents:
             rest, opening = list(document[len(begin) :]), True
@@ -141,10 +155,14 @@ class Encoder:
             if _longest(items := self._items(last)) <= self.max_tokens:
                 return items, Counts(cut=1)
         shorter = self._cut_question(last, self.max_tokens, lambda t: _longest(self._items(t)))
-        return ([], Counts(too_long=1)) if shorter is None else (self._items(shorter), Counts(cut=1))
+        return (
+            ([], Counts(too_long=1)) if shorter is None else (self._items(shorter), Counts(cut=1))
+        )
 
     def prompt(self, text: str, most: int | None = None) -> list[int]:
-        """Return the ids of a question to be answered. most: tokens at most; a longer question loses its start."""
+        """Return the ids of a question to be answered. most: tokens at most; a longer question
+        loses its start.
+        """
         turns: list[Turn] = [("user", text)]
         ids = self._prompt(turns)
         if most is None or len(ids) <= most:
@@ -154,7 +172,10 @@ class Encoder:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """Return the token with which the chat template ends an answer; None where it writes none, or there is no template."""
+        """Return the token with which the chat template ends an answer;
+
+        None where it writes none, or there is no template.
+        """
         if self.chats.template is None:
             return None
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
@@ -183,7 +204,9 @@ class Encoder:
             "begin": names(self.begin),
             "end": names(self.end),
             "stops": names(self.stops),
-            "chats": "plain: prompt, line end, response" if template is None else "chat template of the tokenizer",
+            "chats": "plain: prompt, line end, response"
+            if template is None
+            else "chat template of the tokenizer",
             "date": DATE
             if template is not None and ("strftime_now" in template or "date_string" in template)
             else None,
@@ -193,7 +216,9 @@ class Encoder:
         return [self._item(written) for written in self.chats.write(turns)]
 
     def _item(self, written: Written) -> Item:
-        """Return ids and targets; where the text's own encoding joins prompt and answer, they are encoded one by one, as in use."""
+        """Return ids and targets; where the text's own encoding joins prompt and answer, they are
+        encoded one by one, as in use.
+        """
         bounds = [0, *(place for span in written.spans for place in span)]
         if bounds[-1] < len(written.text):
             bounds.append(len(written.text))
@@ -226,8 +251,13 @@ class Encoder:
     def _cut_question(
         self, turns: Sequence[Turn], most: int, length: Callable[[Sequence[Turn]], int]
     ) -> list[Turn] | None:
-        """Return the turns with as much of the end of the question as fits; None where too little of it would stay."""
-        place = next((i for i, (role, _) in enumerate(turns) if role not in ("system", "assistant")), 0)
+        """Return the turns with as much of the end of the question as fits;
+
+        None where too little of it would stay.
+        """
+        place = next(
+            (i for i, (role, _) in enumerate(turns) if role not in ("system", "assistant")), 0
+        )
         role, content = turns[place]
         ids = token_ids(self.tokenizer, content)
         stays = len(ids) - max(length(turns) - most, 1)
@@ -242,9 +272,15 @@ class Encoder:
     def _ending(self, text: str, tokens: int) -> str:
         """Return the end of a text, of about so many tokens."""
         if self.tokenizer.is_fast:
-            whole = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            whole = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
             return text[whole["offset_mapping"][-tokens][0] :].lstrip()
-        return str(self.tokenizer.decode(token_ids(self.tokenizer, text)[-tokens:])).lstrip("\ufffd").lstrip()
+        return (
+            str(self.tokenizer.decode(token_ids(self.tokenizer, text)[-tokens:]))
+            .lstrip("\ufffd")
+            .lstrip()
+        )
 
     def _own(self, text: str) -> list[int]:
         return list(self.tokenizer(text, verbose=False)["input_ids"])
@@ -264,7 +300,10 @@ def class_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[lis
     """Return texts for classification: the tokenizer's own encoding, cut at `max_tokens`."""
     if not texts:
         return []
-    return [list(row) for row in tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]]
+    return [
+        list(row)
+        for row in tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    ]
 
 
 def _longest(items: Sequence[Item]) -> int:
@@ -272,7 +311,9 @@ def _longest(items: Sequence[Item]) -> int:
 
 
 def _later(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
-    """Yield the chat without its first exchange, without its first two, and so on; the system's turns stay."""
+    """Yield the chat without its first exchange, without its first two, and so on; the system's
+    turns stay.
+    """
     system = [turn for turn in turns if turn[0] == "system"]
     rest = [turn for turn in turns if turn[0] != "system"]
     for place in (i for i, (role, _) in enumerate(rest) if i and role == "user"):

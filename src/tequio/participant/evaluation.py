@@ -1,10 +1,10 @@
-"""Losses of a set, looked at by all processes of a team together: each takes its part of the batches, and all get all the numbers.
+"""Losses of a set, looked at by all processes of a team together: each takes its part of the
+batches, and all get all the numbers.
 
-So what is decided by them, as which checkpoint is kept, is decided alike in every process. Each makes as many forward passes as the
-others, for a base in shards is gathered for all of them at once.
+So what is decided by them, as which checkpoint is kept, is decided alike in every process. Each
+makes as many forward passes as the others, for a base in shards is gathered for all of them at
+once.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -16,7 +16,9 @@ from tequio.participant.process_group import ProcessGroup
 from tequio.participant.text_tasks import Item, Losses, TextTask, by_length
 
 
-def evaluate_losses(task: TextTask, adapted: AdaptedModel, items: Sequence[Item], together: ProcessGroup) -> Losses:
+def evaluate_losses(
+    task: TextTask, adapted: AdaptedModel, items: Sequence[Item], together: ProcessGroup
+) -> Losses:
     """What `task.losses` gives one process alone, in every process."""
     if together.size == 1:
         return task.losses(adapted, items)

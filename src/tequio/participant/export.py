@@ -1,6 +1,6 @@
-"""Export: an adapter folder in PEFT's format, and the merged model; both load with the usual libraries, without Tequio."""
-
-from __future__ import annotations
+"""Export: an adapter folder in PEFT's format, and the merged model; both load with the usual
+libraries, without Tequio.
+"""
 
 import json
 import re
@@ -24,26 +24,37 @@ HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
 def hub_id(base: str) -> str | None:
-    """Return the name of a base on the Hugging Face hub; None for a folder or file, whose path says nothing elsewhere."""
+    """Return the name of a base on the Hugging Face hub;
+
+    None for a folder or file, whose path says nothing elsewhere.
+    """
     if base.endswith(".gguf") or not HUB_ID.match(base) or Path(base).exists():
         return None
     return base
 
 
 def factored(model: Update, rank: int | None = None) -> Update:
-    """Return the update with every matrix as factors of its numerical rank, or of the best approximation of `rank`.
+    """Return the update with every matrix as factors of its numerical rank, or of the best
+    approximation of `rank`.
 
-    The factors are found by QR of both factors and the SVD of the small core, in float64 (Eckart-Young).
-    Entries of a head stay as they are.
+    The factors are found by QR of both factors and the SVD of the small core, in float64
+    (Eckart-Young). Entries of a head stay as they are.
     """
-    entries = {n: e if n.startswith(HEAD_PREFIX) else _factors(e, rank) for n, e in model.entries.items()}
+    entries = {
+        n: e if n.startswith(HEAD_PREFIX) else _factors(e, rank) for n, e in model.entries.items()
+    }
     return Update(entries, model.spec)
 
 
 def adapter_files(
-    adapted: AdaptedModel, model: Update, base_name: str, labels: tuple[str, ...], rank: int | None = None
+    adapted: AdaptedModel,
+    model: Update,
+    base_name: str,
+    labels: tuple[str, ...],
+    rank: int | None = None,
 ) -> dict[str, bytes]:
-    """Return file name -> bytes of a PEFT LoRA folder for base + `model`; a classification head is a file of its own.
+    """Return file name -> bytes of a PEFT LoRA folder for base + `model`; a classification head is
+    a file of its own.
 
     Args:
         adapted: the base, which holds the model's head now.
@@ -52,7 +63,8 @@ def adapter_files(
         labels: of the head, in its order.
         rank: the largest rank of the adapter; None: the exact one.
 
-    All modules get the rank of the widest; what is smaller is padded with zeros. α = r, so the scale is 1.
+    All modules get the rank of the widest; what is smaller is padded with zeros. α = r, so the
+    scale is 1.
     """
     small = factored(model, rank)
     factors = {name: e for name, e in small.entries.items() if isinstance(e, Factored)}
@@ -89,13 +101,17 @@ def adapter_files(
 
 
 def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
-    """Return encoding.json: what begins and ends a text, and how chats are written, for those who use the model elsewhere."""
+    """Return encoding.json: what begins and ends a text, and how chats are written, for those who
+    use the model elsewhere.
+    """
     facts = Encoder(adapted.base.tokenizer, adapted.base.max_positions).facts()
     return {"encoding.json": json.dumps(facts, indent=1, ensure_ascii=False).encode()}
 
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
-    """The classification head that the adapted model holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
+    """The classification head that the adapted model holds now: logits = 10 · head.weight ·
+    unit(mean(hidden states)) + head.bias.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
     recipe = {
         "labels": list(labels),
@@ -109,14 +125,20 @@ def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, byte
 
 
 def save_merged(
-    adapted: AdaptedModel, model: Update, folder: Path, labels: tuple[str, ...], dtype: torch.dtype | None = None
+    adapted: AdaptedModel,
+    model: Update,
+    folder: Path,
+    labels: tuple[str, ...],
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write base + `model` as an ordinary transformers folder, in `dtype` or the precision of the base's files.
+    """Write base + `model` as an ordinary transformers folder, in `dtype` or the precision of the
+    base's files.
 
-    A classifier's folder has the head in a file of its own and load.py, which applies it. Its weights hold
-    one tensor that makes AutoModelForSequenceClassification refuse the folder: that class pools otherwise,
-    and would fill in a random head. The pipeline for text classification is that of load.py, which
-    transformers runs with trust_remote_code=True only. Afterwards `adapted` can only compute with what was written.
+    A classifier's folder has the head in a file of its own and load.py, which applies it. Its
+    weights hold one tensor that makes AutoModelForSequenceClassification refuse the folder: that
+    class pools otherwise, and would fill in a random head. The pipeline for text classification is
+    that of load.py, which transformers runs with trust_remote_code=True only. Afterwards `adapted`
+    can only compute with what was written.
     """
     adapted.fold_in(model)
     merged: Any = adapted.model
@@ -129,8 +151,14 @@ def save_merged(
     if adapted.head:
         merged.config.id2label = dict(enumerate(labels))
         merged.config.label2id = {label: i for i, label in enumerate(labels)}
-        pipeline = {"impl": "load.HeadPipeline", "pt": [_loader(merged)]}  # only with trust_remote_code
-        merged.config.custom_pipelines = {"text-classification": pipeline, "sentiment-analysis": pipeline}
+        pipeline = {
+            "impl": "load.HeadPipeline",
+            "pt": [_loader(merged)],
+        }  # only with trust_remote_code
+        merged.config.custom_pipelines = {
+            "text-classification": pipeline,
+            "sentiment-analysis": pipeline,
+        }
     merged.config._name_or_path = ""
     merged.save_pretrained(folder, safe_serialization=True)
     adapted.base.tokenizer.save_pretrained(folder)
@@ -149,7 +177,11 @@ def save_merged(
 
 def _loader(merged: Any) -> str:
     """Return the class of transformers that loads such a model."""
-    return "AutoModelForTextEncoding" if type(merged).__name__.endswith("EncoderModel") else "AutoModel"
+    return (
+        "AutoModelForTextEncoding"
+        if type(merged).__name__.endswith("EncoderModel")
+        else "AutoModel"
+    )
 
 
 def _plain(layer: AdaptedLinear) -> nn.Module:
@@ -170,9 +202,15 @@ def _plain(layer: AdaptedLinear) -> nn.Module:
 
 
 def _untie(merged: Any) -> None:
-    """Say in the configuration that the output layer is one of its own, where training made it so."""
+    """Say in the configuration that the output layer is one of its own, where training made it
+    so.
+    """
     output, words = merged.get_output_embeddings(), merged.get_input_embeddings()
-    if output is None or output.weight is words.weight or output.weight.data_ptr() == words.weight.data_ptr():
+    if (
+        output is None
+        or output.weight is words.weight
+        or output.weight.data_ptr() == words.weight.data_ptr()
+    ):
         return
     for config in (merged.config, merged.config.get_text_config()):
         config.tie_word_embeddings = False
@@ -180,7 +218,9 @@ def _untie(merged: Any) -> None:
 
 
 def _block_sequence_classifier(merged: Any) -> str | None:
-    """Give the model one parameter of a shape that its family's sequence classifier cannot load; return the attribute."""
+    """Give the model one parameter of a shape that its family's sequence classifier cannot load;
+    return the attribute.
+    """
     from transformers import AutoModelForSequenceClassification
 
     try:
@@ -190,7 +230,11 @@ def _block_sequence_classifier(merged: Any) -> str | None:
         return None
     prefix = f"{theirs.base_model_prefix}."
     own = set(merged.state_dict())
-    keys = [k for k in theirs.state_dict() if not k.startswith(prefix) and k not in own and k.endswith(".weight")]
+    keys = [
+        k
+        for k in theirs.state_dict()
+        if not k.startswith(prefix) and k not in own and k.endswith(".weight")
+    ]
     if not keys:
         return None
     *path, leaf = str(keys[-1]).split(".")

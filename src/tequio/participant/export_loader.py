@@ -1,6 +1,6 @@
-"""The script that a merged classifier's folder carries, so that its head is used as it was trained."""
-
-from __future__ import annotations
+"""The script that a merged classifier's folder carries, so that its head is used as it was
+trained.
+"""
 
 SCRIPT = '''"""Classify texts with the model in this folder. It needs torch, safetensors and transformers only.
 
@@ -71,5 +71,7 @@ if __name__ == "__main__":
 
 
 def loader_script(auto: str, scale: str = "10") -> str:
-    """Return the script for a model that the class `auto` of transformers loads, with logits of that scale."""
+    """Return the script for a model that the class `auto` of transformers loads, with logits of
+    that scale.
+    """
     return SCRIPT.replace("AUTO", auto).replace("SCALE", scale)

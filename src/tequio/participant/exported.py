@@ -1,7 +1,5 @@
 """Read an adapter that `tequio export` wrote, as a change of the base that is in memory here."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -16,26 +14,40 @@ from tequio.core.update import Dense, Entry, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import hub_id
 
-WEIGHTS, CONFIG, HEAD, LABELS = "adapter_model.safetensors", "adapter_config.json", "head.safetensors", "head.json"
+WEIGHTS, CONFIG, HEAD, LABELS = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "head.safetensors",
+    "head.json",
+)
 MOST_WEIGHTS, MOST_CONFIG = 1 << 32, 1 << 20  # bytes of one file
 
 
 def exported_folder(path: Path) -> Path | None:
-    """Return the folder of the adapter in `path` or in its subfolder adapter/; None where there is none."""
-    return next((folder for folder in (path, path / "adapter") if (folder / WEIGHTS).is_file()), None)
+    """Return the folder of the adapter in `path` or in its subfolder adapter/;
+
+    None where there is none.
+    """
+    return next(
+        (folder for folder in (path, path / "adapter") if (folder / WEIGHTS).is_file()), None
+    )
 
 
-def read_exported(folder: Path, adapted: AdaptedModel, base: str, labels: tuple[str, ...]) -> Update:
+def read_exported(
+    folder: Path, adapted: AdaptedModel, base: str, labels: tuple[str, ...]
+) -> Update:
     """Return the exported adapter, and the head with it, as an update of `adapted`.
 
     Args:
-        folder: as `exported_folder` returns it. It is somebody else's: sizes are bounded, and nothing in it is run.
+        folder: as `exported_folder` returns it. It is somebody else's: sizes are bounded, and
+            nothing in it is run.
         adapted: the base, with the head that the federation starts from.
         base: as the federation calls its base.
         labels: of the federation, in their order.
 
     Raises:
-        UpdateError: a file cannot be read, or it was made for another base, other modules or other labels.
+        UpdateError: a file cannot be read, or it was made for another base, other modules or other
+        labels.
     """
     config = _table(folder / CONFIG)
     named, own = config.get("base_model_name_or_path"), hub_id(base)
@@ -45,7 +57,13 @@ def read_exported(folder: Path, adapted: AdaptedModel, base: str, labels: tuple[
     entries: dict[str, Entry] = {}
     for name, shape in adapted.shapes.items():
         b, a = (tensors.pop(f"base_model.model.{name}.lora_{part}.weight", None) for part in "BA")
-        if b is None or a is None or b.ndim != 2 or a.ndim != 2 or (b.shape[0], a.shape[1]) != tuple(shape):
+        if (
+            b is None
+            or a is None
+            or b.ndim != 2
+            or a.ndim != 2
+            or (b.shape[0], a.shape[1]) != tuple(shape)
+        ):
             raise refusal(UpdateError, "model-unfit", path=folder, key="layers")
         entries[name] = Factored(b * _scale(config, folder), a)
     if tensors:
@@ -75,7 +93,10 @@ def _scale(config: dict[str, Any], folder: Path) -> float:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in unpack_tensors(_bytes(path, MOST_WEIGHTS), str(path))[0].items()}
+    return {
+        name: tensor.float()
+        for name, tensor in unpack_tensors(_bytes(path, MOST_WEIGHTS), str(path))[0].items()
+    }
 
 
 def _table(path: Path) -> dict[str, Any]:

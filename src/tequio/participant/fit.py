@@ -1,6 +1,6 @@
-"""One fit: train an adapter on a start, look at validation data on the way, and keep the checkpoint that is best there."""
-
-from __future__ import annotations
+"""One fit: train an adapter on a start, look at validation data on the way, and keep the checkpoint
+that is best there.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,9 @@ from tequio.participant.personal_budget import FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Item, Losses, batches
 
 Moved = Callable[[float, float | None], None]
-"""Called with the steps that were made since it was called last, and the loss on validation data (for progress; it decides nothing)."""
+"""Called with the steps that were made since it was called last, and the loss on validation data
+(for progress; it decides nothing).
+"""
 
 
 def ignore_moves(steps: float, loss: float | None) -> None:
@@ -27,10 +29,13 @@ def ignore_moves(steps: float, loss: float | None) -> None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached.
+    """The best adapter of a fit on validation (what it adds to its start), losses there before and
+    after, and how it was reached.
 
-    steps, tokens: made in all, with every rate that was tried; longest: steps at the rate that got furthest.
-    looks: losses of the start and of every checkpoint of a finite loss, among which the best was chosen.
+    steps, tokens: made in all, with every rate that was tried; longest: steps at the rate that got
+        furthest.
+    looks: losses of the start and of every checkpoint of a finite loss, among which the best was
+        chosen.
     """
 
     tail: Update
@@ -57,11 +62,13 @@ def fit(
     moved: Moved = ignore_moves,
     whole: bool = False,
 ) -> Fitted:
-    """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
+    """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is
+    best on data[1].
 
-    The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
-    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. budgeted: what may still be
-    spent; it knows this fit by `name`. whole: of each rate only its end counts, and the start does not: few validation texts
+    The start itself is the first checkpoint, so that a fit never ends worse than it began (on
+    validation). A rate that diverges is given up and named; its checkpoints from before that count.
+    pull: λ of Ditto, towards `start`. budgeted: what may still be spent; it knows this fit by
+    `name`. whole: of each rate only its end counts, and the start does not: few validation texts
     find a good checkpoint by luck, and miss that a fit helps.
     """
     adapted, task, budgeted = node.adapted, node.task, budgeted or PersonalModelBudget()
@@ -75,10 +82,16 @@ def fit(
     looks = [before]
     for rate in budget.rates:
         adapted.fold_in(start)
-        parameters = adapted.attach_full() if budget.full else adapted.attach(budget.rank, derive(seed, "factors"))
+        parameters = (
+            adapted.attach_full()
+            if budget.full
+            else adapted.attach(budget.rank, derive(seed, "factors"))
+        )
         stream = batches(items, node.batch_size, derive(seed, "batches"))
         objective = Objective((FedProx(pull),) if pull else (), start=still(adapted.moving()))
-        optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
+        optimizer = adamw(
+            parameters
+        )  # one for the whole fit: looking at validation does not disturb it
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
@@ -86,7 +99,17 @@ def fit(
                 break
             try:
                 fitting = budgeted.steps(rates)
-                made = train(adapted, task, parameters, stream, fitting, node.name, optimizer, objective, node.together)
+                made = train(
+                    adapted,
+                    task,
+                    parameters,
+                    stream,
+                    fitting,
+                    node.name,
+                    optimizer,
+                    objective,
+                    node.together,
+                )
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
@@ -105,7 +128,9 @@ def fit(
 
 def _marks(budget: FitBudget) -> list[int]:
     """Steps after which to look at validation; the last is the end."""
-    return sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
+    return sorted(
+        {max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)}
+    )
 
 
 def _decay(step: int, budget: FitBudget) -> float:

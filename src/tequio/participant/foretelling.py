@@ -1,6 +1,6 @@
-"""Foretell whether joining pays, from validation data alone: of a short run, or of an earlier run's model at home."""
-
-from __future__ import annotations
+"""Foretell whether joining pays, from validation data alone: of a short run, or of an earlier run's
+model at home.
+"""
 
 import math
 from collections.abc import Mapping
@@ -12,18 +12,26 @@ MOST = 1_000_000  # validation texts: where more would be needed, no number is n
 
 
 def foretold(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the forecast that a participant's personal model allows; benefit is None where nothing compares.
+    """Return the forecast that a participant's personal model allows; benefit is None where nothing
+    compares.
 
     Args:
         body: of the outcome, as `personalise` makes it.
 
     Returns:
-        name; benefit (share of the local model's loss that is saved), low, high; verdict: `pays` where the whole interval
-        lies above 0, `does_not_pay` where it lies below, `open` else and with fewer than FEWEST validation texts; texts:
-        how many there are; needed: about how many would tell, where these do not.
+        name; benefit (share of the local model's loss that is saved), low, high; verdict: `pays`
+        where the whole interval lies above 0, `does_not_pay` where it lies below, `open` else and
+        with fewer than FEWEST validation texts; texts: how many there are; needed: about how many
+        would tell, where these do not.
     """
     texts = body["choice"].get("texts", 0)
-    row: dict[str, Any] = {"name": body["name"], "benefit": None, "low": None, "high": None, "verdict": "open"}
+    row: dict[str, Any] = {
+        "name": body["name"],
+        "benefit": None,
+        "low": None,
+        "high": None,
+        "verdict": "open",
+    }
     row |= {"texts": texts, "needed": None}
     found = body["choice"].get("over_local") or {}
     alone = found.get("alone") or 0.0  # earlier versions recorded none

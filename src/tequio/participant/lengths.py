@@ -1,7 +1,5 @@
 """Lengths of texts in a base model's tokens, without its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +20,18 @@ def token_lengths(base: str, examples: Sequence[Example], cache: Path) -> list[i
     except Exception as error:  # the library raises OSError, ValueError, KeyError and more
         raise cannot_load(base, error) from None
     texts = [f"{e.text}\n{e.response}" if e.response is not None else e.text for e in examples]
-    return [len(row) for row in tokenizer(texts, truncation=False, verbose=False)["input_ids"]] if texts else []
+    return (
+        [len(row) for row in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+        if texts
+        else []
+    )
 
 
 def position_limit(base: str, cache: Path) -> int | None:
-    """Return how many tokens the base has positions for, None if it names no limit. Raises BaseModelError."""
+    """Return how many tokens the base has positions for, None if it names no limit.
+
+    Raises BaseModelError.
+    """
     from transformers import AutoConfig
 
     folder = resolve(base, cache).folder

@@ -1,11 +1,11 @@
-"""Several participants of one process trained in lock-step over one frozen base: one product with a frozen weight for all of their texts,
+"""Several participants of one process trained in lock-step over one frozen base: one product with a
+frozen weight for all of their texts,
 small ones with each one's own factors, and for each its own loss, clipping and state of AdamW.
 
-What a participant learns is what it would learn alone, but for rounding. Ranks may differ: smaller factors are filled up with zeros, whose
-gradients are zero. The factors of G participants are stacked, a (G × r × n) and b (G × m × r); so are heads.
+What a participant learns is what it would learn alone, but for rounding. Ranks may differ: smaller
+factors are filled up with zeros, whose gradients are zero. The factors of G participants are
+stacked, a (G × r × n) and b (G × m × r); so are heads.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,16 +28,36 @@ FILL = Item((0,), (IGNORE,))  # a text without a target, where batches are of un
 
 
 def alike(node: Node, task: TrainRequest, other: TrainRequest) -> bool:
-    """Whether `node` can make `task` in lock-step with another's: plain steps, as many, from one shared model, no budget."""
-    plain = not task.terms and task.method == "plain" and node.together.size == 1 and not node.adapted.full
+    """Whether `node` can make `task` in lock-step with another's: plain steps, as many, from one
+    shared model, no budget.
+    """
+    plain = (
+        not task.terms
+        and task.method == "plain"
+        and node.together.size == 1
+        and not node.adapted.full
+    )
     same = (task.round, task.steps, task.learning_rate, task.layout, task.trained)
     theirs = (other.round, other.steps, other.learning_rate, other.layout, other.trained)
-    free = not task.budget and not node.books.left()  # a budget is kept step by step, by each one alone
-    return plain and free and same == theirs and task.held is other.held and node.adapted.stacks(node.task.max_tokens)
+    free = (
+        not task.budget and not node.books.left()
+    )  # a budget is kept step by step, by each one alone
+    return (
+        plain
+        and free
+        and same == theirs
+        and task.held is other.held
+        and node.adapted.stacks(node.task.max_tokens)
+    )
 
 
-def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list[Reply | TrainingError]:
-    """The answers to tasks that are `alike`, of participants on one adapted model. One that diverges does not disturb the others."""
+def train_together(
+    nodes: Sequence[Node], tasks: Sequence[TrainRequest]
+) -> list[Reply | TrainingError]:
+    """The answers to tasks that are `alike`, of participants on one adapted model.
+
+    One that diverges does not disturb the others.
+    """
     adapted = nodes[0].adapted
     updates: list[Update | None] = []
     with ExitStack() as stack:
@@ -49,7 +69,10 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list
                 node.attach(task)
                 own.append(adapted.attached())
             parameters = _stack(adapted, own)
-            streams = [batches(n.data.train, n.batch_size, t.seed) for n, t in zip(nodes, tasks, strict=True)]
+            streams = [
+                batches(n.data.train, n.batch_size, t.seed)
+                for n, t in zip(nodes, tasks, strict=True)
+            ]
             rates, names = [tasks[0].learning_rate] * tasks[0].steps, [node.name for node in nodes]
             trained = _train(adapted, nodes[0].task, parameters, streams, rates, names)
             whole = adapted.attached()
@@ -60,9 +83,15 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list
             adapted.detach()
     tokens = sum(one.tokens for one in trained if isinstance(one, Trained))
     answers: list[Reply | TrainingError] = []
-    for node, task, one, update, reading in zip(nodes, tasks, trained, updates, readings, strict=True):
+    for node, task, one, update, reading in zip(
+        nodes, tasks, trained, updates, readings, strict=True
+    ):
         if isinstance(one, TrainingError) or update is None:
-            answers.append(one if isinstance(one, TrainingError) else bad(node.name, Reason("update-not-finite")))
+            answers.append(
+                one
+                if isinstance(one, TrainingError)
+                else bad(node.name, Reason("update-not-finite"))
+            )
             continue
         answers.append(node.reply(task, one, _share(reading.energy, one.tokens / tokens), update))
     return answers
@@ -92,7 +121,9 @@ def _train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(own.detach().tolist())
-        tokens = [n + sum(len(item.ids) for item in part) for n, part in zip(tokens, parts, strict=True)]
+        tokens = [
+            n + sum(len(item.ids) for item in part) for n, part in zip(tokens, parts, strict=True)
+        ]
     out: list[Trained | TrainingError] = []
     for name, seen, many in zip(names, zip(*losses, strict=True), tokens, strict=True):
         try:
@@ -103,7 +134,9 @@ def _train(
 
 
 def _clip(parameters: Sequence[nn.Parameter]) -> None:
-    """Each participant's gradient to a norm of at most CLIP, as `torch.nn.utils.clip_grad_norm_` does for one."""
+    """Each participant's gradient to a norm of at most CLIP, as `torch.nn.utils.clip_grad_norm_`
+    does for one.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
     factor = (CLIP / (squares.sqrt() + 1e-6)).clamp(max=1.0)
@@ -120,7 +153,10 @@ def _stack(adapted: AdaptedModel, own: Sequence[Attached]) -> list[nn.Parameter]
         b = torch.stack([_filled(one.factors[name][1], 1, r) for one in own])
         wanted = [p.requires_grad for p in own[0].factors[name]]
         factors[name] = (nn.Parameter(a, wanted[0]), nn.Parameter(b, wanted[1]))
-    head = {key: nn.Parameter(torch.stack([one.head[key].detach() for one in own])) for key in adapted.head}
+    head = {
+        key: nn.Parameter(torch.stack([one.head[key].detach() for one in own]))
+        for key in adapted.head
+    }
     adapted.attach_again(replace(own[0], factors=factors, head=dict(head)))
     return [p for pair in factors.values() for p in pair if p.requires_grad] + list(head.values())
 
@@ -141,7 +177,9 @@ def _one(whole: Attached, before: Attached, i: int) -> Attached:
             nn.Parameter(stacked_a.detach()[i, : len(a)]),
             nn.Parameter(stacked_b.detach()[i, :, : b.shape[1]]),
         )
-    return replace(before, factors=factors, head={key: t.detach()[i] for key, t in whole.head.items()})
+    return replace(
+        before, factors=factors, head={key: t.detach()[i] for key, t in whole.head.items()}
+    )
 
 
 def _share(energy: Energy, share: float) -> Energy:
@@ -149,4 +187,6 @@ def _share(energy: Energy, share: float) -> Energy:
     embodied = None if energy.embodied is None else energy.embodied * share
     hosted = None if energy.hosted is None else energy.hosted * share
     seconds = energy.seconds * share
-    return replace(energy, joules=energy.joules * share, seconds=seconds, embodied=embodied, hosted=hosted)
+    return replace(
+        energy, joules=energy.joules * share, seconds=seconds, embodied=embodied, hosted=hosted
+    )

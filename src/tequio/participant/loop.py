@@ -1,12 +1,13 @@
-"""The local loop, on one page: AdamW on the factors (and head), gradient clipped at 1, no schedule of its own.
+"""The local loop, on one page:
 
-What is minimised, the own loss or more, and where its gradient is taken, says an `Objective`. Losses that are reported are the own ones.
+AdamW on the factors (and head), gradient clipped at 1, no schedule of its own.
+
+What is minimised, the own loss or more, and where its gradient is taken, says an `Objective`.
+Losses that are reported are the own ones.
 
 Raises ConfigError where several processes meet a term or a method,
 TrainingError when the loss is NaN or infinite, or when training diverges.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,9 @@ DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stretch of training did: the first and last losses (mean of up to five steps), steps and tokens."""
+    """What a stretch of training did: the first and last losses (mean of up to five steps), steps
+    and tokens.
+    """
 
     loss_first: float
     loss_last: float
@@ -55,7 +58,8 @@ def train(
     objective: Objective | None = None,
     together: ProcessGroup = ALONE,
 ) -> Trained:
-    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the adapted model's attached factors.
+    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the adapted model's
+    attached factors.
 
     together: the processes that share each batch.
     """
@@ -67,7 +71,9 @@ def train(
     tokens = 0
     for rate in rates:
         saved: list[Tensor] = []
-        if objective.method.batches > 1:  # look ahead: the gradient below is taken where a step on this batch leads
+        if (
+            objective.method.batches > 1
+        ):  # look ahead: the gradient below is taken where a step on this batch leads
             support = next(stream)
             saved = _look_ahead(parameters, task.loss(adapted, support), objective.method)
             tokens += sum(len(item.ids) for item in support)
@@ -91,28 +97,39 @@ def train(
 
 
 def summed_up(losses: Sequence[float], tokens: int, who: str) -> Trained:
-    """What a stretch of training did, by its losses. Raises TrainingError if one is not a number, or if they rose."""
+    """What a stretch of training did, by its losses.
+
+    Raises TrainingError if one is not a number, or if they rose.
+    """
     odd = next((k for k, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
     if odd is not None:
         raise bad(who, Reason("diverged", {"loss": str(losses[odd - 1]), "step": odd}))
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
-    if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
+    if (
+        last > DIVERGED * losses[0] + 1.0
+    ):  # against the loss before any step: later ones may be huge already
         raise bad(who, Reason("loss-rose", {"first": losses[0], "last": last}))
     return Trained(first, last, len(losses), tokens)
 
 
-def _own(adapted: AdaptedModel, task: TextTask, batch: list[Item], together: ProcessGroup) -> Tensor:
+def _own(
+    adapted: AdaptedModel, task: TextTask, batch: list[Item], together: ProcessGroup
+) -> Tensor:
     """This process's share of the batch's mean loss; the shares add up to it."""
     if together.size == 1:
         return task.loss(adapted, batch)
     counted = [item for item in batch if task.row_count(item)]
     part = together.part(counted)
     share = sum(map(task.row_count, part)) / max(1, sum(map(task.row_count, counted)))
-    return task.loss(adapted, part or counted[:1] or batch) * share  # with no item of its own: a gradient of 0
+    return (
+        task.loss(adapted, part or counted[:1] or batch) * share
+    )  # with no item of its own: a gradient of 0
 
 
-def _look_ahead(parameters: Sequence[nn.Parameter], loss: Tensor, method: LocalMethod) -> list[Tensor]:
+def _look_ahead(
+    parameters: Sequence[nn.Parameter], loss: Tensor, method: LocalMethod
+) -> list[Tensor]:
     """Move the parameters ahead by the clipped gradient of `loss`; returns what they were."""
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)

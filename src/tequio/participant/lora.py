@@ -1,11 +1,9 @@
 """LoRA on a frozen linear layer (Hu et al., arXiv 2106.09685): y = (W₀ + H)x + s·B(Ax).
 
-H, the shared update that everybody holds, is folded into the frozen weight; A and B are the participant's own, float32 masters
-used in the base's precision. Or the whole weight is trained: a float32 master of W₀ + H. With nothing attached the layer is a plain
-linear layer.
+H, the shared update that everybody holds, is folded into the frozen weight; A and B are the
+participant's own, float32 masters used in the base's precision. Or the whole weight is trained: a
+float32 master of W₀ + H. With nothing attached the layer is a plain linear layer.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Any
@@ -22,7 +20,8 @@ from tequio.participant.sharding import first_row, local
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer that can hold a folded update and carry trainable factors a (r × n) and b (m × r).
+    """A frozen linear layer that can hold a folded update and carry trainable factors a (r × n) and
+    b (m × r).
 
     `linear` is an `nn.Linear`, or a Conv1D of transformers, whose weight is (in × out).
     """
@@ -85,7 +84,9 @@ class AdaptedLinear(nn.Module):
 
 
 class PartedLinear(AdaptedLinear):
-    """One whose frozen weight is in shards (`shards`); `original` are this process's rows of W₀, `weight` is that of `sheet`.
+    """One whose frozen weight is in shards (`shards`);
+
+    `original` are this process's rows of W₀, `weight` is that of `sheet`.
 
     Such a weight cannot be trained.
     """
@@ -117,7 +118,11 @@ class PartedLinear(AdaptedLinear):
         if self.held is None:
             return rows
         mine = slice(self._first, self._first + len(rows))
-        held = self.held.b[mine] @ self.held.a if isinstance(self.held, Factored) else self.held.value[mine]
+        held = (
+            self.held.b[mine] @ self.held.a
+            if isinstance(self.held, Factored)
+            else self.held.value[mine]
+        )
         return rows + held.to(rows.device)
 
     def attach_full(self) -> None:
@@ -126,24 +131,33 @@ class PartedLinear(AdaptedLinear):
 
 
 def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:
-    """The usual LoRA start for A: Kaiming-uniform with a = √5, that is U(−1/√n, 1/√n); B starts at zero."""
+    """The usual LoRA start for A: Kaiming-uniform with a = √5, that is U(−1/√n, 1/√n);
+
+    B starts at zero.
+    """
     bound = 1.0 / math.sqrt(columns)
     return (torch.rand(rank, columns, generator=generator) * 2 - 1) * bound
 
 
 def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str, AdaptedLinear]:
-    """Replace the linear layers that `names` chooses (see `choose_layers`), and return them by path. parted: they are in shards.
+    """Replace the linear layers that `names` chooses (see `choose_layers`), and return them by
+    path. parted: they are in shards.
 
-    Raises BaseModelError, listing what the model has, when a name chooses nothing; and for a layer in shards that shares its weight
-    with the embeddings or has it transposed.
+    Raises BaseModelError, listing what the model has, when a name chooses nothing; and for a layer
+    in shards that shares its weight with the embeddings or has it transposed.
     """
     wanted = choose_layers(model, names)
     adapted: dict[str, AdaptedLinear] = {}
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for path, linear in wanted.items():
         parent_path, _, leaf = path.rpartition(".")
-        found = {"shards-embeddings": id(linear.weight) in tied, "shards-transposed": is_transposed(linear)}
-        refuse_first(BaseModelError, {code: parted and holds for code, holds in found.items()}, path=path)
+        found = {
+            "shards-embeddings": id(linear.weight) in tied,
+            "shards-transposed": is_transposed(linear),
+        }
+        refuse_first(
+            BaseModelError, {code: parted and holds for code, holds in found.items()}, path=path
+        )
         layer = (PartedLinear if parted else AdaptedLinear)(linear)
         setattr(model.get_submodule(parent_path), leaf, layer)
         adapted[path] = layer

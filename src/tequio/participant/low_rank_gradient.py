@@ -1,11 +1,11 @@
-"""The gradient of a loss with respect to the adapted weights, as factors of a low rank; the full matrix is never formed.
+"""The gradient of a loss with respect to the adapted weights, as factors of a low rank; the full
+matrix is never formed.
 
-G is m × n a module. A randomised range finder (Halko, Martinsson and Tropp, arXiv 0909.4061), with the factors as probes: at B = 0 and
-random A the gradient of B is s·G·Aᵀ, which spans the leading columns of G; with Q an orthonormal basis of that, the gradient of A at
-B = Q, A = 0 is s·QᵀG. So G ≈ Q·(QᵀG), exactly where the rank of G is no higher. Two passes over the same batches.
+G is m × n a module. A randomised range finder (Halko, Martinsson and Tropp, arXiv 0909.4061), with
+the factors as probes: at B = 0 and random A the gradient of B is s·G·Aᵀ, which spans the leading
+columns of G; with Q an orthonormal basis of that, the gradient of A at B = Q, A = 0 is s·QᵀG. So G
+≈ Q·(QᵀG), exactly where the rank of G is no higher. Two passes over the same batches.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,15 @@ from tequio.participant.text_tasks import Item, TextTask
 
 
 def public_gradient(
-    adapted: AdaptedModel, task: TextTask, parts: Sequence[Sequence[Item]], held: Update, rank: int, seed: int
+    adapted: AdaptedModel,
+    task: TextTask,
+    parts: Sequence[Sequence[Item]],
+    held: Update,
+    rank: int,
+    seed: int,
 ) -> Update:
-    """Mean gradient over the batches `parts` at base + `held`: factored entries of at most `rank`, heads as they are.
+    """Mean gradient over the batches `parts` at base + `held`: factored entries of at most `rank`,
+    heads as they are.
 
     Raises TrainingError if it is not finite.
     """
@@ -34,7 +40,9 @@ def public_gradient(
         for name, layer in adapted.layers.items():
             if layer.b is not None and layer.b.grad is not None:
                 basis, _ = torch.linalg.qr(layer.b.grad)
-                bases[name] = Factored(b=basis.cpu(), a=torch.zeros(basis.shape[1], layer.weight.shape[1]))
+                bases[name] = Factored(
+                    b=basis.cpu(), a=torch.zeros(basis.shape[1], layer.weight.shape[1])
+                )
         adapted.attach_product(
             Update(bases, adapted.spec), rank, seed
         )  # b is Q/√s there, so the gradient of a is √s·QᵀG
@@ -43,7 +51,9 @@ def public_gradient(
         for name, entry in bases.items():
             a = adapted.layers[name].a
             if isinstance(entry, Factored) and a is not None and a.grad is not None:
-                out[name] = Factored(b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(adapted.scale))
+                out[name] = Factored(
+                    b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(adapted.scale)
+                )
         for name, tensor in adapted.head.items():
             if tensor.grad is not None:
                 out[name] = Dense(tensor.grad.detach().cpu())

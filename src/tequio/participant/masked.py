@@ -5,8 +5,6 @@ A reply is built from a short list of what may be in it. Steps are those that we
 was done with which texts, tokens and counts stay here; energy and money are rounded to two digits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -85,7 +83,9 @@ class MaskedNode:
         hidden = member.mask(context, self.plan.asked(task), task.payload, vector)
         return self._reply(task, hidden, worked[0] if worked else None)
 
-    def _worked(self, task: SumRequest, context: Context) -> tuple[Reply, NDArray[np.float32], dict[str, float]]:
+    def _worked(
+        self, task: SumRequest, context: Context
+    ) -> tuple[Reply, NDArray[np.float32], dict[str, float]]:
         """Train or evaluate; the reply that an open participant would give, and of it the values
         and figures that are added up."""
         most = context.layout.figures
@@ -108,7 +108,9 @@ class MaskedNode:
         values = self.plan.places(task.trained).vector(update, context.layout.covers[task.index])
         field = Field(context.layout.bound, len(context.layout.covers))
         clipped = float(np.count_nonzero(np.abs(values) > field.limit))
-        losses = {name: min(found.metrics[name], most[name]) for name in ("loss_first", "loss_last")}
+        losses = {
+            name: min(found.metrics[name], most[name]) for name in ("loss_first", "loss_last")
+        }
         return found, values, losses | {"clipped": clipped}
 
     def _reply(self, task: SumRequest, payload: bytes, worked: Reply | None = None) -> Reply:
@@ -116,7 +118,11 @@ class MaskedNode:
         energy = money = None
         if worked is not None:
             energy = None if worked.energy is None else rounded_energy(worked.energy)
-            money = None if worked.money is None else Money(rounded(worked.money.amount), worked.money.currency)
+            money = (
+                None
+                if worked.money is None
+                else Money(rounded(worked.money.amount), worked.money.currency)
+            )
         return Reply(
             task.round,
             task.index,

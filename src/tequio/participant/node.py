@@ -1,9 +1,8 @@
 """One participant at work: answers training and evaluation tasks from its own encoded data.
 
-What it returns are updates and means. Only a holder of public slices (the centre) returns per-example losses, and only of those.
+What it returns are updates and means. Only a holder of public slices (the centre) returns
+per-example losses, and only of those.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +41,9 @@ from tequio.participant.text_tasks import Item, Losses, TextTask, batches
 
 @dataclass(frozen=True)
 class Encoded:
-    """A participant's examples as token ids, by split; and texts cut at max_tokens, and pairs left out as too long."""
+    """A participant's examples as token ids, by split; and texts cut at max_tokens, and pairs left
+    out as too long.
+    """
 
     train: Sequence[Item]
     validation: Sequence[Item]
@@ -54,7 +55,11 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
     """Encode the three splits. Raises DataError if a split ends without a single item."""
     out: dict[str, list[Item]] = {}
     counts = Counts()
-    for name, examples in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+    for name, examples in (
+        ("train", splits.train),
+        ("validation", splits.validation),
+        ("test", splits.test),
+    ):
         out[name], n = task.encode(examples, who)
         counts = counts.plus(n)
         if not out[name]:
@@ -64,9 +69,12 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
 
 @dataclass(frozen=True)
 class Node:
-    """A participant in this process; all share one adapted model. `slices` are public and belong to the centre.
+    """A participant in this process; all share one adapted model.
 
-    memory: what uploads left out so far (error feedback). It never leaves the participant. public: text for local terms.
+    `slices` are public and belong to the centre.
+
+    memory: what uploads left out so far (error feedback). It never leaves the participant. public:
+        text for local terms.
     together: the processes that train it. books: its own account book.
     """
 
@@ -83,7 +91,9 @@ class Node:
     books: AccountBook = field(default_factory=AccountBook)
 
     def train(self, task: TrainRequest) -> Reply:
-        """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
+        """`task.steps` steps over the held model, on fresh factors or on those that the task starts
+        with.
+        """
         most = upload_bytes(self.adapted, task) if "megabytes" in self.books.limits else 0
         passed = len(self.data.validation) / self.batch_size
         allowed = for_training(task, self.name, self.books, most, self._closing, passed)
@@ -96,7 +106,15 @@ class Node:
             try:
                 objective = build_objective(task, self.adapted, self.public)
                 trained = train(
-                    self.adapted, self.task, parameters, stream, rates, self.name, None, objective, self.together
+                    self.adapted,
+                    self.task,
+                    parameters,
+                    stream,
+                    rates,
+                    self.name,
+                    None,
+                    objective,
+                    self.together,
                 )
                 parts = self._spooled(task) if self.adapted.full else None
                 update = self.adapted.extract() if parts is None else None
@@ -106,7 +124,9 @@ class Node:
         return self._reply(task, trained, reading.energy, update, payload, parts)
 
     def attach(self, task: TrainRequest) -> list[nn.Parameter]:
-        """Hold the task's model, and attach the factors with which it begins, or the whole weights; returns what is to be trained."""
+        """Hold the task's model, and attach the factors with which it begins, or the whole weights;
+        returns what is to be trained.
+        """
         self.adapted.fold_in(task.held)
         if self.adapted.full:
             return self.adapted.attach_full()
@@ -132,7 +152,9 @@ class Node:
         size = len(payload or b"") if parts is None else parts.nbytes
         if payload is None and update is not None:
             size = packed_update_size(update)
-        energy, money = self.entered("train", task.round, energy, size=float(size), steps=trained.steps)
+        energy, money = self.entered(
+            "train", task.round, energy, size=float(size), steps=trained.steps
+        )
         cut = Reason("steps-cut", {"steps": trained.steps, "asked": task.steps})
         return Reply(
             round=task.round,
@@ -173,10 +195,15 @@ class Node:
         return self.books.enter(work, round_, whole, money, size, steps)
 
     def _coded(self, update: Update, task: TrainRequest) -> bytes | None:
-        """The update as the task's codec writes it (None: as it is); with feedback, also what earlier rounds left out."""
+        """The update as the task's codec writes it (None: as it is); with feedback, also what
+        earlier rounds left out.
+        """
         if task.upload == "plain":
             return None
-        codec, seed = codec_by_name(task.upload, **task.upload_settings), derive(task.seed, "upload")
+        codec, seed = (
+            codec_by_name(task.upload, **task.upload_settings),
+            derive(task.seed, "upload"),
+        )
         if task.feedback is None:
             return codec.encode(update, seed)
         memory = self.memory.load(task.memory_round, update.spec, self.name)
@@ -185,14 +212,19 @@ class Node:
         return sent
 
     def _spooled(self, task: TrainRequest) -> Spool:
-        """What training changed, as one coded message an entry, sorted by name; only one entry is in memory at a time."""
+        """What training changed, as one coded message an entry, sorted by name; only one entry is
+        in memory at a time.
+        """
         codec, spool = codec_by_name(task.upload, **task.upload_settings), Spool()
         memory = zero(self.adapted.spec)
         if task.feedback is not None:
             memory = self.memory.load(task.memory_round, memory.spec, self.name)
         left: dict[str, Entry] = {}
         for number, (name, entry) in enumerate(self.adapted.changes()):
-            update, seed = Update({name: entry}, self.adapted.spec), derive(task.seed, "upload", number)
+            update, seed = (
+                Update({name: entry}, self.adapted.spec),
+                derive(task.seed, "upload", number),
+            )
             if task.feedback is None:
                 spool.append(codec.encode(update, seed))
                 continue
@@ -207,8 +239,8 @@ class Node:
     def evaluate(self, task: EvaluateRequest) -> Reply:
         """Means on the own validation data; per-example harm on the public slices, if it has any.
 
-        Raises TrainingError if the mean is not a number, BudgetError where the own budget does not pay for it; a look that follows own
-        training was kept back for.
+        Raises TrainingError if the mean is not a number, BudgetError where the own budget does not
+        pay for it; a look that follows own training was kept back for.
         """
         if self.slices:
             self.adapted.fold_in(task.held)
@@ -223,18 +255,39 @@ class Node:
             scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
             raise refusal(TrainingError, "loss-not-finite", loss=str(scores.loss))
-        metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
+        metrics = {"loss": scores.loss} | (
+            {} if scores.accuracy is None else {"accuracy": scores.accuracy}
+        )
         energy, money = self.entered("evaluate", task.round, reading.energy)
         return Reply(
-            task.round, task.index, task.name, examples=scores.examples, metrics=metrics, energy=energy, money=money
+            task.round,
+            task.index,
+            task.name,
+            examples=scores.examples,
+            metrics=metrics,
+            energy=energy,
+            money=money,
         )
 
     def gradient(self, task: GradientRequest) -> Reply:
-        """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""
+        """The gradient of the mean loss of `task.batches` training batches.
+
+        Raises TrainingError unless this is the centre.
+        """
         if task.index != 0:
             raise refusal(TrainingError, "gradient-is-private", name=self.name)
         parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
         with self.meter.measure() as reading:
-            update = public_gradient(self.adapted, self.task, parts, task.held, task.rank, task.seed)
+            update = public_gradient(
+                self.adapted, self.task, parts, task.held, task.rank, task.seed
+            )
         seen = len(self.data.train)
-        return Reply(task.round, task.index, task.name, update, examples=seen, steps=len(parts), energy=reading.energy)
+        return Reply(
+            task.round,
+            task.index,
+            task.name,
+            update,
+            examples=seen,
+            steps=len(parts),
+            energy=reading.energy,
+        )

@@ -1,6 +1,6 @@
-"""What a stretch of local training minimises: the own loss, terms on top of it, and what these look at."""
-
-from __future__ import annotations
+"""What a stretch of local training minimises: the own loss, terms on top of it, and what these look
+at.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +23,9 @@ from tequio.participant.text_tasks import TextTask
 
 @dataclass(frozen=True)
 class Objective:
-    """The terms and the method; where training started; the centre's gradient; public text and the order of its batches."""
+    """The terms and the method; where training started; the centre's gradient; public text and the
+    order of its batches.
+    """
 
     terms: tuple[LocalTerm, ...] = ()
     method: LocalMethod = field(default_factory=Plain)
@@ -33,7 +35,10 @@ class Objective:
     order: Iterator[int] | None = None
 
     def total(self, own: Tensor, adapted: AdaptedModel, task: TextTask) -> Tensor:
-        """The own loss and all terms. Draws the next public batch, one for all terms, where one is needed."""
+        """The own loss and all terms.
+
+        Draws the next public batch, one for all terms, where one is needed.
+        """
         if not self.terms:
             return own
         needs = frozenset[str]().union(*(term.needs for term in self.terms))

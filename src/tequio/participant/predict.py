@@ -1,7 +1,5 @@
 """What a held model says about texts: class probabilities, or a completion."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +10,26 @@ from tequio.participant.encoding import Encoder
 
 
 def classify(answers: torch.Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a text: the likeliest label and the probability of each. answers: log probabilities (texts × labels)."""
+    """One row a text: the likeliest label and the probability of each. answers: log probabilities
+    (texts × labels).
+    """
     rows: list[dict[str, Any]] = []
     for shares in answers.exp().tolist():
         best = max(range(len(labels)), key=lambda i: shares[i])
-        rows.append({"label": labels[best], "probabilities": dict(zip(labels, shares, strict=True))})
+        rows.append(
+            {"label": labels[best], "probabilities": dict(zip(labels, shares, strict=True))}
+        )
     return rows
 
 
-def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int, max_tokens: int) -> list[dict[str, Any]]:
-    """Return one row per prompt: the likeliest continuation (greedy), at most `max_new_tokens` tokens.
+def complete(
+    adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int, max_tokens: int
+) -> list[dict[str, Any]]:
+    """Return one row per prompt: the likeliest continuation (greedy), at most `max_new_tokens`
+    tokens.
 
-    The prompts are encoded as in training, and answers end where the learnt ones do. A prompt that leaves the base no room for an answer
-    loses its start.
+    The prompts are encoded as in training, and answers end where the learnt ones do. A prompt that
+    leaves the base no room for an answer loses its start.
     """
     tokenizer, rows = adapted.base.tokenizer, []
     model: Any = adapted.model
@@ -42,7 +47,9 @@ def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int, m
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=ends or None,
             )
-        rows.append({"completion": tokenizer.decode(produced[0, ids.shape[1] :], skip_special_tokens=True)})
+        rows.append(
+            {"completion": tokenizer.decode(produced[0, ids.shape[1] :], skip_special_tokens=True)}
+        )
     return rows
 
 

@@ -1,8 +1,10 @@
-"""Several processes of one machine that train one participant together, as `torchrun` starts them: each takes its part of every batch.
+"""Several processes of one machine that train one participant together, as `torchrun` starts them:
+each takes its part of every batch.
 
-The first one speaks with the coordinator and hands each task on; the others make the same steps. Gradients of the factors are added up
-(gloo on CPUs, NCCL on GPUs), weighted by each part's share of the batch, so the step is that of one process but for rounding. The frozen
-base is whole in each process, or in shards (`shards`). Nothing is unpickled: what is handed on are bytes.
+The first one speaks with the coordinator and hands each task on; the others make the same steps.
+Gradients of the factors are added up (gloo on CPUs, NCCL on GPUs), weighted by each part's share of
+the batch, so the step is that of one process but for rounding. The frozen base is whole in each
+process, or in shards (`shards`). Nothing is unpickled: what is handed on are bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WAIT = timedelta(days=7)  # that the others wait for a task; where one process dies, torchrun ends the rest
+WAIT = timedelta(
+    days=7
+)  # that the others wait for a task; where one process dies, torchrun ends the rest
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class ProcessGroup:
         return own if self.size == 1 else replace(own, joules=self.total(own.joules))
 
     def end(self) -> None:
-        """End a process that has others, when all is done and closed: its libraries are not taken down, which not all threads survive."""
+        """End a process that has others, when all is done and closed: its libraries are not taken
+        down, which not all threads survive.
+        """
         if self.size > 1:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -89,7 +95,9 @@ class ProcessGroup:
         dist.broadcast(length, src=0)
         if not int(length):
             return b""
-        whole = torch.frombuffer(bytearray(data) if data else bytearray(int(length)), dtype=torch.uint8)
+        whole = torch.frombuffer(
+            bytearray(data) if data else bytearray(int(length)), dtype=torch.uint8
+        )
         whole = whole.to(self.device)
         dist.broadcast(whole, src=0)
         return whole.cpu().numpy().tobytes()
@@ -100,7 +108,9 @@ ALONE = ProcessGroup()
 
 @contextmanager
 def join_process_group() -> Iterator[ProcessGroup]:
-    """The team that torchrun made (its variables RANK, WORLD_SIZE, LOCAL_RANK), or a process alone."""
+    """The team that torchrun made (its variables RANK, WORLD_SIZE, LOCAL_RANK), or a process
+    alone.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2:
         yield ALONE
@@ -111,6 +121,7 @@ def join_process_group() -> Iterator[ProcessGroup]:
     dist.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:
         yield ProcessGroup(dist.get_rank(), size, "cuda" if gpu else "cpu")
-        dist.barrier()  # nobody leaves while another still works: gloo's threads do not always survive that
+        # nobody leaves while another still works: gloo's threads do not always survive that
+        dist.barrier()
     finally:
         dist.destroy_process_group()

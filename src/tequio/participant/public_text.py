@@ -1,9 +1,8 @@
-"""Public text for the local terms: fixed batches, drawn in an order of each round's own, and what the base says on them.
+"""Public text for the local terms: fixed batches, drawn in an order of each round's own, and what
+the base says on them.
 
 All participants of a process share one of these, as they share the adapted model.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from torch import Tensor
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.text_tasks import Item, TextTask, batches
 
-CACHE_BYTES = 2**28  # of the base's logits; what does not fit is computed again, to the same numbers
+CACHE_BYTES = (
+    2**28
+)  # of the base's logits; what does not fit is computed again, to the same numbers
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Public:
             yield from (int(k) for k in rng.permutation(len(self.batches)))
 
     def base(self, position: int, adapted: AdaptedModel, task: TextTask) -> Tensor:
-        """Logits of the base, adapters and shared update switched off, on one batch; without gradient."""
+        """Logits of the base, adapters and shared update switched off, on one batch; without
+        gradient.
+        """
         if position not in self._cache:
             with torch.no_grad(), adapted.as_base():
                 logits, _ = task.logits(adapted, self.batches[position])
@@ -46,4 +49,6 @@ class Public:
 
 def public_text(items: Sequence[Item], size: int, seed: int) -> Public:
     """One epoch of batches of `size`, drawn once."""
-    return Public(tuple(tuple(b) for b in islice(batches(items, size, seed), -(-len(items) // size))))
+    return Public(
+        tuple(tuple(b) for b in islice(batches(items, size, seed), -(-len(items) // size)))
+    )

@@ -1,12 +1,14 @@
-"""A participant's memory of what its coded uploads left out (error feedback), one a round, in its own folder.
+"""A participant's memory of what its coded uploads left out (error feedback), one a round, in its
+own folder.
 
-The coordinator is told nothing of it: it is part of a participant's update, and bytes that nobody needs. But only the coordinator knows
-which updates came into the shared model. So each training task says after which round the memory counts (`memory_round`), and the memory
-of a round is written beside the older ones, not over them. A process killed between training and commit, an update that is lost or refused,
-a round that the gate rejects: the next task names the older round again, and what was sent in vain is sent again.
+The coordinator is told nothing of it: it is part of a participant's update, and bytes that nobody
+needs. But only the coordinator knows which updates came into the shared model. So each training
+task says after which round the memory counts (`memory_round`), and the memory of a round is written
+beside the older ones, not over them. A process killed between training and commit, an update that
+is lost or refused,
+a round that the gate rejects: the next task names the older round again, and what was sent in vain
+    is sent again.
 """
-
-from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
@@ -20,9 +22,11 @@ from tequio.ledger.folder import RunFolder
 
 @dataclass(frozen=True)
 class Residual:
-    """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object where there is no folder.
+    """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object
+    where there is no folder.
 
-    since: of rounds up to this one there is none: a participant that lost its folder began anew after it.
+    since: of rounds up to this one there is none: a participant that lost its folder began anew
+        after it.
     """
 
     folder: RunFolder | None = None
@@ -31,7 +35,10 @@ class Residual:
     since: int = 0
 
     def load(self, round_: int, spec: str, who: str) -> Update:
-        """The memory after round `round_`; nothing up to round `since`. Raises UpdateError if it is gone or damaged."""
+        """The memory after round `round_`; nothing up to round `since`.
+
+        Raises UpdateError if it is gone or damaged.
+        """
         if round_ <= self.since:
             return zero(spec)
         if self.folder is None and round_ in self.saved:
@@ -45,7 +52,9 @@ class Residual:
             raise refusal(UpdateError, "residual-lost", who=who, round=round_) from None
 
     def save(self, round_: int, memory: Update, since: int) -> None:
-        """Keep the memory after `round_`, and forget those before `since`, the round that counts now."""
+        """Keep the memory after `round_`, and forget those before `since`, the round that
+        counts now.
+        """
         if self.folder is None:
             self.saved[round_] = memory
             for old in [r for r in self.saved if r < since]:

@@ -1,10 +1,10 @@
-"""Splitting by content: a text falls into train, validation or test by its own hash, on every machine and in any order.
+"""Splitting by content: a text falls into train, validation or test by its own hash, on every
+machine and in any order.
 
-So the same text is never in two splits, a longer file only adds, and a cap takes a prefix of an order by hash.
-Where a cap is given, files are read twice: first for the hashes, then for the texts that the caps take.
+So the same text is never in two splits, a longer file only adds, and a cap takes a prefix of an
+order by hash. Where a cap is given, files are read twice: first for the hashes, then for the texts
+that the caps take.
 """
-
-from __future__ import annotations
 
 import hashlib
 import math
@@ -22,7 +22,9 @@ from tequio.participant.data import Columns, Example, Kind, Options, Paths, Read
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
-Keyed = Mapping[bytes, Any]  # by the bytes of the content hash: the example, or a number in its place
+Keyed = Mapping[
+    bytes, Any
+]  # by the bytes of the content hash: the example, or a number in its place
 DROPPED = (
     "conflicting_labels",
     "duplicates",
@@ -33,12 +35,18 @@ DROPPED = (
     "over_cap",
     "unlabelled",
 )
-LATER = ("no_prompt", "no_response", "unlabelled")  # stated where they count: earlier records have no such keys
+LATER = (
+    "no_prompt",
+    "no_response",
+    "unlabelled",
+)  # stated where they count: earlier records have no such keys
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Files to be split (`data`), or files for the splits: `train`, and what of `validation` and `test` there is.
+    """Files to be split (`data`), or files for the splits:
+
+    `train`, and what of `validation` and `test` there is.
 
     Each is a path (a file, a folder or a pattern) or several.
     """
@@ -51,7 +59,9 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Shares of validation and test where they are split off by hash, and the most examples of each split."""
+    """Shares of validation and test where they are split off by hash, and the most examples of each
+    split.
+    """
 
     validation: float = 0.2
     test: float = 0.2
@@ -70,16 +80,22 @@ class Splits:
     rows: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     reading: Mapping[str, ReadReport] = field(default_factory=dict, compare=False)
-    """What the reader found, by source (`train`, ...). It names files and columns: not for the ledger."""
+    """What the reader found, by source (`train`, ...).
+
+    It names files and columns: not for the ledger.
+    """
 
     def facts(self) -> dict[str, Any]:
-        """What may be shown: counts, class balance, what was dropped, warnings. Counts of rows, never their content.
+        """What may be shown: counts, class balance, what was dropped, warnings.
+
+        Counts of rows, never their content.
 
         `rows` = the sum of `counts` + the sum of `dropped`.
         """
         parts = {name: getattr(self, name) for name in NAMES}
         balance = {
-            name: dict(sorted(Counter(e.label for e in part if e.label).items())) for name, part in parts.items()
+            name: dict(sorted(Counter(e.label for e in part if e.label).items()))
+            for name, part in parts.items()
         }
         return {
             "counts": {name: len(part) for name, part in parts.items()},
@@ -91,13 +107,20 @@ class Splits:
         }
 
     def digest(self) -> str:
-        """SHA-256 over the contents of the splits. Private: whoever guesses the contents could confirm the guess."""
-        hashes = [f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)]
+        """SHA-256 over the contents of the splits.
+
+        Private: whoever guesses the contents could confirm the guess.
+        """
+        hashes = [
+            f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)
+        ]
         return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def content_hash(example: Example) -> str:
-    """SHA-256 of the text (and response) after Unicode NFC, folded case and collapsed white space."""
+    """SHA-256 of the text (and response) after Unicode NFC, folded case and collapsed white
+    space.
+    """
     parts = (example.text,) if example.response is None else (example.text, example.response)
     plain = "\x1f".join(" ".join(unicodedata.normalize("NFC", p).casefold().split()) for p in parts)
     return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
@@ -115,7 +138,8 @@ def load_splits(
 ) -> Splits:
     """Read and split a participant's data; each split has at least `minimum` examples.
 
-    Raises DataError naming file and participant, ConfigError where files, shares or caps contradict each other.
+    Raises DataError naming file and participant, ConfigError where files, shares or caps contradict
+    each other.
     """
     _check(files, rule, participant, minimum)
     paths = {"train": files.data or files.train, "validation": files.validation, "test": files.test}
@@ -153,14 +177,17 @@ def _shown(paths: Paths | None) -> str:
 
 
 def _flat(found: Mapping[str, Keyed]) -> dict[bytes, Example]:
-    """Return all examples by hash; of equal ones that of the split that has it (test before validation before train)."""
+    """Return all examples by hash; of equal ones that of the split that has it (test before
+    validation before train).
+    """
     return {key: e for name in NAMES for key, e in found.get(name, {}).items()}
 
 
 def _hashed(examples: Iterable[Example]) -> tuple[Keyed, Counter[str]]:
     """Do as `_unique`, without holding the examples: the keys that it would return, and its counts.
 
-    Per key one number is held: how often it came, its label's number, and whether it came with another label too.
+    Per key one number is held: how often it came, its label's number, and whether it came with
+    another label too.
     """
     seen: dict[bytes, int] = {}
     labels: dict[str | None, int] = {}
@@ -182,7 +209,10 @@ def _hashed(examples: Iterable[Example]) -> tuple[Keyed, Counter[str]]:
 def _collected(
     sources: Mapping[str, Reading], split: Mapping[str, Sequence[bytes]], given: Mapping[str, Keyed]
 ) -> dict[bytes, Example]:
-    """Read the sources again, and return the examples that the splits take, by hash. Raises DataError if one is gone."""
+    """Read the sources again, and return the examples that the splits take, by hash.
+
+    Raises DataError if one is gone.
+    """
     wanted = {key for keys in split.values() for key in keys}
     out: dict[bytes, Example] = {}
     for name, source in sources.items():
@@ -210,16 +240,31 @@ def _check(files: DataFiles, rule: SplitRule, participant: str, minimum: int) ->
     shares = _shares(explicit, rule)
     found = {
         "data-files-clash": bool(explicit) if files.data is not None else "train" not in explicit,
-        "split-empty": any(name not in explicit and not 0 < share < 1 for name, share in shares.items()),
+        "split-empty": any(
+            name not in explicit and not 0 < share < 1 for name, share in shares.items()
+        ),
     }
     refuse_first(ConfigError, found, name=participant, validation=rule.validation, test=rule.test)
-    caps = {name: cap for name in NAMES if (cap := getattr(rule, f"max_{name}")) is not None and cap < minimum}
+    caps = {
+        name: cap
+        for name in NAMES
+        if (cap := getattr(rule, f"max_{name}")) is not None and cap < minimum
+    }
     for name, cap in caps.items():
-        raise refusal(ConfigError, "split-below-minimum", name=participant, split=name, cap=cap, minimum=minimum)
+        raise refusal(
+            ConfigError,
+            "split-below-minimum",
+            name=participant,
+            split=name,
+            cap=cap,
+            minimum=minimum,
+        )
 
 
 def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
-    """The share of the pool that goes into each split; a split with a file of its own takes nothing from the pool."""
+    """The share of the pool that goes into each split; a split with a file of its own takes nothing
+    from the pool.
+    """
     own = set(given)
     validation = 0.0 if "validation" in own else rule.validation
     test = 0.0 if "test" in own else rule.test
@@ -227,7 +272,9 @@ def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
 
 
 def _unique(examples: Iterable[Example]) -> tuple[dict[bytes, Example], Counter[str]]:
-    """Return examples by hash: of equal texts the first in code points, and none of those with two labels; and counts."""
+    """Return examples by hash: of equal texts the first in code points, and none of those with two
+    labels; and counts.
+    """
     unique: dict[bytes, Example] = {}
     times: Counter[bytes] = Counter()
     conflicting: set[bytes] = set()
@@ -247,7 +294,9 @@ def _unique(examples: Iterable[Example]) -> tuple[dict[bytes, Example], Counter[
 
 
 def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]:
-    """Remove from train what is in validation or test, and from validation what is in test; and how many those are."""
+    """Remove from train what is in validation or test, and from validation what is in test; and how
+    many those are.
+    """
     taken: set[bytes] = set()
     unique: dict[str, Keyed] = {}
     for name in reversed(NAMES):
@@ -259,15 +308,25 @@ def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]
 
 
 def _by_hash(given: Mapping[str, Keyed], rule: SplitRule) -> dict[str, list[bytes]]:
-    """Split the hashes of train's pool by their first 64 bits, read as a number in [0, 1): test first, then validation.
+    """Split the hashes of train's pool by their first 64 bits, read as a number in [0, 1): test
+    first, then validation.
 
-    Each split is in the order of the hash's second half, so that a cap does not depend on where the shares cut.
+    Each split is in the order of the hash's second half, so that a cap does not depend on where the
+    shares cut.
     """
     shares = _shares(given, rule)
-    parts: dict[str, set[bytes]] = {name: set(given.get(name, ())) for name in NAMES[1:]} | {"train": set()}
+    parts: dict[str, set[bytes]] = {name: set(given.get(name, ())) for name in NAMES[1:]} | {
+        "train": set()
+    }
     for key in given["train"]:
         place = int.from_bytes(key[:8], "big") / 2**64
-        name = "test" if place < shares["test"] else "validation" if place < 1.0 - shares["train"] else "train"
+        name = (
+            "test"
+            if place < shares["test"]
+            else "validation"
+            if place < 1.0 - shares["train"]
+            else "train"
+        )
         parts[name].add(key)
     return {name: sorted(parts[name], key=_rank) for name in NAMES}
 
@@ -276,24 +335,41 @@ def _rank(key: bytes) -> bytes:
     return key[16:]
 
 
-def _capped(split: Mapping[str, list[bytes]], rule: SplitRule) -> tuple[dict[str, list[bytes]], int]:
+def _capped(
+    split: Mapping[str, list[bytes]], rule: SplitRule
+) -> tuple[dict[str, list[bytes]], int]:
     """Return the first `max_*` hashes of each split, and how many were left out."""
     unique = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
     return unique, sum(len(split[name]) - len(unique[name]) for name in NAMES)
 
 
 def enough(minimum: int, share: float) -> int:
-    """Different texts with which a split of this share falls short of `minimum` less than once in a hundred times."""
+    """Different texts with which a split of this share falls short of `minimum` less than once in a
+    hundred times.
+    """
     return math.ceil((minimum + 2.5 * math.sqrt(minimum) + 2.0) / share)
 
 
-def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], share: float | None) -> DataError:
+def _too_few(
+    what: str, name: str, has: tuple[int, int], read: tuple[int, int], share: float | None
+) -> DataError:
     (count, minimum), (rows, usable) = has, read
     if usable == 0:
-        return refusal(DataError, "no-usable-example", what=what, split=name, rows=rows, minimum=minimum)
-    facts = {"what": what, "split": name, "count": count, "minimum": minimum, "rows": rows, "usable": usable}
+        return refusal(
+            DataError, "no-usable-example", what=what, split=name, rows=rows, minimum=minimum
+        )
+    facts = {
+        "what": what,
+        "split": name,
+        "count": count,
+        "minimum": minimum,
+        "rows": rows,
+        "usable": usable,
+    }
     if share:
-        return refusal(DataError, "split-share-too-small", **facts, share=share, fewest=enough(minimum, share))
+        return refusal(
+            DataError, "split-share-too-small", **facts, share=share, fewest=enough(minimum, share)
+        )
     return refusal(DataError, "split-too-small", **facts)
 
 

@@ -1,10 +1,10 @@
-"""Messages one after the other in a temporary file: a sequence of bytes of which only one is in memory at a time.
+"""Messages one after the other in a temporary file: a sequence of bytes of which only one is in
+memory at a time.
 
-An update of full weights is as large as the model. It is spooled rather than handed on as it is made, because it is read twice:
-admission must have seen all of it, and its norm must be known, before any of it is added up.
+An update of full weights is as large as the model. It is spooled rather than handed on as it is
+made, because it is read twice: admission must have seen all of it, and its norm must be known,
+before any of it is added up.
 """
-
-from __future__ import annotations
 
 import os
 import tempfile
@@ -14,7 +14,10 @@ from typing import overload
 
 
 class Spool(Sequence[bytes]):
-    """`append` writes, indexing reads. The file has no name on disk, and is gone when nobody refers to it."""
+    """`append` writes, indexing reads.
+
+    The file has no name on disk, and is gone when nobody refers to it.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as this object lives)

@@ -1,6 +1,6 @@
-"""What a task may take of a participant's own budget: asked before the work begins, refused without figures where it does not fit."""
-
-from __future__ import annotations
+"""What a task may take of a participant's own budget: asked before the work begins, refused without
+figures where it does not fit.
+"""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,13 @@ FORWARDS = 3.0  # passes that a step takes: forward, and back through activation
 def for_training(
     task: TrainRequest, name: str, books: AccountBook, most: int, closing: float, pass_steps: float
 ) -> dict[str, float]:
-    """By key; kept back are the look at validation data that follows, and the last one (`closing` passes). Raises BudgetError.
+    """By key; kept back are the look at validation data that follows, and the last one (`closing`
+    passes).
 
-    most: bytes that the upload can have. pass_steps: batches of a pass; by it what a look takes is guessed from steps, for who has not
+    Raises BudgetError.
+
+    most: bytes that the upload can have. pass_steps: batches of a pass; by it what a look takes is
+        guessed from steps, for who has not
     looked yet (a cohort has its panel).
     """
     remaining = _beyond(books, 1.0 + closing, pass_steps / FORWARDS)
@@ -30,11 +34,18 @@ def for_training(
     if "megabytes" in remaining and most > 1e6 * remaining["megabytes"]:
         gone = [*gone, "megabytes"]
     _refuse(name, gone)
-    return {key: value for key, value in smaller(remaining, books.bound(task.budget)).items() if key != "megabytes"}
+    return {
+        key: value
+        for key, value in smaller(remaining, books.bound(task.budget)).items()
+        if key != "megabytes"
+    }
 
 
 def check_look(name: str, books: AccountBook, closing: float) -> None:
-    """Raise BudgetError where a look at validation data does not fit. One that follows own training was kept back for."""
+    """Raise BudgetError where a look at validation data does not fit.
+
+    One that follows own training was kept back for.
+    """
     if not books.spending.trained:
         beyond = _beyond(books, 1.0 + closing)
         _refuse(name, [key for key in beyond if key != "megabytes" and beyond[key] < 0.0])
@@ -52,10 +63,15 @@ def upload_bytes(adapted: AdaptedModel, task: TrainRequest) -> int:
 
 
 def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, float]:
-    """What is left beside so many passes over validation data; steps: that a pass takes as long as."""
+    """What is left beside so many passes over validation data; steps: that a pass takes as long
+    as.
+    """
     spending = books.spending
     look = spending.look or {key: steps * value for key, value in spending.step.items()}
-    return {k: value - (0.0 if k == "megabytes" else looks * look.get(k, 0.0)) for k, value in books.left().items()}
+    return {
+        k: value - (0.0 if k == "megabytes" else looks * look.get(k, 0.0))
+        for k, value in books.left().items()
+    }
 
 
 def _refuse(name: str, gone: Sequence[str]) -> None:

@@ -1,10 +1,9 @@
-"""Apply chat templates in a process of its own, whose time and memory the kernel bounds: a template is a program of the base's maker.
+"""Apply chat templates in a process of its own, whose time and memory the kernel bounds: a template
+is a program of the base's maker.
 
-It is run as a file. Its first line says that it is ready. From then on each line that comes in is one chat as JSON, and each line that
-goes out is its text or the template's own error.
+It is run as a file. Its first line says that it is ready. From then on each line that comes in is
+one chat as JSON, and each line that goes out is its text or the template's own error.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -12,9 +11,9 @@ import resource
 import sys
 from typing import Any
 
-READY = (
-    "ready\n"  # the first line, before any template is applied: what ends this process later has to do with a template
-)
+# the first line, before any template is applied: what ends this process later has to do with a
+# template
+READY = "ready\n"
 SECONDS = 2  # of the processor, for one chat; a usual template takes less than a thousandth
 MEMORY = 1 << 29  # bytes, beyond those of the process itself
 LONGEST = 1 << 24  # characters that one chat may become
@@ -38,7 +37,9 @@ def main() -> None:
 
 def _answer(render: Any, asked: dict[str, Any]) -> dict[str, str]:
     try:
-        found = render(conversations=[asked["chat"]], chat_template=asked["template"], **asked["more"])
+        found = render(
+            conversations=[asked["chat"]], chat_template=asked["template"], **asked["more"]
+        )
         text = str(found[0][0] if isinstance(found, tuple) else found[0])
     except MemoryError:
         return {"limit": f"it takes more than {MEMORY >> 20} MiB of memory"}
@@ -54,7 +55,9 @@ def _allow(seconds: int) -> None:
     """Let this process use the processor for so many more seconds; then the kernel ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime) + seconds, hard))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime) + seconds, hard)
+    )
 
 
 def _memory() -> int:

@@ -1,9 +1,8 @@
-"""Write chats by a base's chat template in a process beside this one, which ends where a template takes too much (`template_child`).
+"""Write chats by a base's chat template in a process beside this one, which ends where a template
+takes too much (`template_child`).
 
 Each process has one such helper. It starts with the first chat, and ends with its owner.
 """
-
-from __future__ import annotations
 
 import atexit
 import json
@@ -23,7 +22,10 @@ CHILD = Path(__file__).with_name("template_child.py")
 
 
 class TemplateRefused(Exception):
-    """A template's own error: it refuses a chat, or has a fault. `kind` is the name of the error's class."""
+    """A template's own error: it refuses a chat, or has a fault.
+
+    `kind` is the name of the error's class.
+    """
 
     def __init__(self, kind: str, words: str) -> None:
         super().__init__(words)
@@ -35,7 +37,9 @@ class TemplateTooCostly(Exception):
 
 
 class HelperNotStarted(Exception):
-    """The helper process ended before it was ready for a template: the template has nothing to do with it."""
+    """The helper process ended before it was ready for a template: the template has nothing to do
+    with it.
+    """
 
 
 class _Renderer:
@@ -46,7 +50,10 @@ class _Renderer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Return its answer to one chat. Raises TemplateTooCostly where the kernel ended it, HelperNotStarted where it did not start."""
+        """Return its answer to one chat.
+
+        Raises TemplateTooCostly where the kernel ended it, HelperNotStarted where it did not start.
+        """
         line = json.dumps(row).encode() + b"\n"
         with self._lock:
             process = self._running()
@@ -63,7 +70,9 @@ class _Renderer:
             raise TemplateTooCostly(_too_costly(self._stop()))
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the helper; a new one where there is none, or where it is that of the process this one was forked from."""
+        """Return the helper; a new one where there is none, or where it is that of the process this
+        one was forked from.
+        """
         if self._process is None or self._owner != os.getpid():
             self._owner, self._process = os.getpid(), None
             try:
@@ -118,7 +127,8 @@ atexit.register(_RENDERER.close)
 def render(template: str, chat: Sequence[Mapping[str, str]], more: Mapping[str, Any]) -> str:
     """Return a chat as the template writes it; more: what the template is given besides.
 
-    Raises TemplateRefused with the template's own words, TemplateTooCostly where it was stopped, HelperNotStarted.
+    Raises TemplateRefused with the template's own words, TemplateTooCostly where it was stopped,
+    HelperNotStarted.
     """
     found = _RENDERER.ask({"template": template, "chat": list(chat), "more": dict(more)})
     if "limit" in found:

@@ -1,10 +1,10 @@
-"""The two tasks: text classification and causal language modelling. Each encodes examples, gives a loss, and scores.
+"""The two tasks: text classification and causal language modelling.
 
-Classification: cross-entropy in nats per example. Causal: cross-entropy in nats per token, on the assistant's turns only where there
-are any. How texts become token ids: `encoding`.
+Each encodes examples, gives a loss, and scores.
+
+Classification: cross-entropy in nats per example. Causal: cross-entropy in nats per token, on the
+assistant's turns only where there are any. How texts become token ids: `encoding`.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
@@ -29,25 +29,40 @@ from tequio.participant.encoding import Item as Item
 from tequio.participant.encoding import prompt_ids as prompt_ids
 from tequio.participant.encoding import token_ids as token_ids
 
-RUNGS, SHORTEST_RUNG = 8, 16  # widths of causal batches: at most so many, and their least step in tokens
+RUNGS, SHORTEST_RUNG = (
+    8,
+    16,
+)  # widths of causal batches: at most so many, and their least step in tokens
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Per example: summed loss, how many terms it sums, whether the class was right (NaN for causal), and the class answered."""
+    """Per example: summed loss, how many terms it sums, whether the class was right (NaN for
+    causal), and the class answered.
+    """
 
     total: NDArray[np.float64]
     terms: NDArray[np.float64]
     right: NDArray[np.float64]
-    answered: NDArray[np.float64] | None = None  # index of the class; None where there are no classes, or nobody asked
+    answered: NDArray[np.float64] | None = (
+        None  # index of the class; None where there are no classes, or nobody asked
+    )
 
     def scores(self) -> Scores:
         """Means over the set."""
-        accuracy = float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
-        return Scores(loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy)
+        accuracy = (
+            float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
+        )
+        return Scores(
+            loss=float(self.total.sum() / self.terms.sum()),
+            examples=len(self.total),
+            accuracy=accuracy,
+        )
 
     def harm(self) -> NDArray[np.float64]:
-        """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of each example."""
+        """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of
+        each example.
+        """
         return self.per_example() if np.isnan(self.right).any() else 1.0 - self.right
 
     def per_example(self) -> NDArray[np.float64]:
@@ -68,16 +83,25 @@ class TextTask(Protocol):
         """Padded tokens of a batch of evaluation, at most."""
 
     def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], Counts]:
-        """Return items, and how many texts were cut or left out. Raises DataError if nothing is left."""
+        """Return items, and how many texts were cut or left out.
+
+        Raises DataError if nothing is left.
+        """
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Mean training loss of a batch, with gradient."""
 
     def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Summed loss of each item, and how many terms it sums: the training loss in parts, with gradient."""
+        """Summed loss of each item, and how many terms it sums: the training loss in parts, with
+        gradient.
+        """
 
     def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target token. With gradient."""
+        """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target
+        token.
+
+        With gradient.
+        """
 
     def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Losses of a set, without gradient, in the order given."""
@@ -101,7 +125,10 @@ class Classification:
         texts = [e.text for e in examples]
         rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
         encoded = class_ids(self.tokenizer, texts, self.max_tokens)
-        items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(encoded, examples, strict=True)]
+        items = [
+            Item(tuple(ids), (index[str(e.label)],))
+            for ids, e in zip(encoded, examples, strict=True)
+        ]
         return items, Counts(cut=sum(len(row) > self.max_tokens for row in rows))
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
@@ -111,24 +138,35 @@ class Classification:
     def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Each item's cross-entropy, and 1; without a class 0 and 0."""
         logits, truth = self.logits(adapted, items)
-        return F.cross_entropy(logits, truth, reduction="none", ignore_index=IGNORE), (truth != IGNORE).float()
+        return F.cross_entropy(logits, truth, reduction="none", ignore_index=IGNORE), (
+            truth != IGNORE
+        ).float()
 
     def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(batch × labels), (batch)."""
         ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
-        return adapted.class_logits(ids, mask), torch.tensor([i.target[0] for i in items], device=adapted.device)
+        return adapted.class_logits(ids, mask), torch.tensor(
+            [i.target[0] for i in items], device=adapted.device
+        )
 
     def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Loss and right-or-wrong of each example."""
         total, right, answered = (np.zeros(len(items)) for _ in range(3))
         with adapted.base.looking():
             for where in by_length(items, self.batch_tokens):
-                ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, adapted.device)
+                ids, mask = pad(
+                    [items[i].ids for i in where], self.tokenizer.pad_token_id, adapted.device
+                )
                 logits = adapted.class_logits(ids, mask)
                 truth = torch.tensor([items[i].target[0] for i in where], device=adapted.device)
-                total[where] = F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
+                total[where] = (
+                    F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
+                )
                 best = logits.argmax(1)
-                right[where], answered[where] = (best == truth).double().cpu().numpy(), best.double().cpu().numpy()
+                right[where], answered[where] = (
+                    (best == truth).double().cpu().numpy(),
+                    best.double().cpu().numpy(),
+                )
         return Losses(total, np.ones(len(items)), right, answered)
 
     def row_count(self, item: Item) -> int:
@@ -146,7 +184,9 @@ class Causal:
 
     @property
     def rung(self) -> int:
-        """Return the step of the widths to which batches are padded: at most eight widths, so that few shapes are prepared."""
+        """Return the step of the widths to which batches are padded: at most eight widths, so that
+        few shapes are prepared.
+        """
         return min(self.max_tokens, max(SHORTEST_RUNG, math.ceil(self.max_tokens / RUNGS)))
 
     @cached_property
@@ -174,7 +214,9 @@ class Causal:
 
     def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(target tokens × vocabulary) in the base's precision, (target tokens)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung)
+        ids, mask = pad(
+            [i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung
+        )
         truth, _ = pad([i.target for i in items], IGNORE, adapted.device, self.rung)
         counts = truth[:, 1:] != IGNORE
         return adapted.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
@@ -185,7 +227,10 @@ class Causal:
         with adapted.base.looking():
             for where in by_length(items, self.batch_tokens, self.rung):
                 own, count = self.totals(adapted, [items[i] for i in where])
-                total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()
+                total[where], terms[where] = (
+                    own.double().cpu().numpy(),
+                    count.double().cpu().numpy(),
+                )
         return Losses(total, terms, np.full(len(items), np.nan))
 
     def row_count(self, item: Item) -> int:
@@ -194,17 +239,25 @@ class Causal:
 
     def _losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Nats of the target tokens, row by row, and where they are (batch × longest − 1)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung)
+        ids, mask = pad(
+            [i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung
+        )
         truth, _ = pad([i.target for i in items], IGNORE, adapted.device, self.rung)
         counts = truth[:, 1:] != IGNORE
         return adapted.token_losses(ids, mask, truth[:, 1:], counts), counts
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, rung: int = 1) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length as (batch × longest) ids and mask, int64; the longest is rounded up to a multiple of `rung`."""
+def pad(
+    rows: Sequence[Sequence[int]], value: int, device: torch.device, rung: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as (batch × longest) ids and mask, int64; the longest is rounded up to
+    a multiple of `rung`.
+    """
     longest = _rounded(max(len(row) for row in rows), rung)
     ids = torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor(
+        [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device
+    )
     return ids, mask
 
 
@@ -213,7 +266,9 @@ def _rounded(length: int, rung: int) -> int:
 
 
 def by_length(items: Sequence[Item], batch_tokens: int, rung: int = 1) -> Iterator[list[int]]:
-    """Positions in batches of similar length, each of at most `batch_tokens` padded tokens (or one item)."""
+    """Positions in batches of similar length, each of at most `batch_tokens` padded tokens (or one
+    item).
+    """
     batch: list[int] = []
     for i in sorted(range(len(items)), key=lambda i: (len(items[i].ids), i)):
         if batch and (len(batch) + 1) * _rounded(len(items[i].ids), rung) > batch_tokens:
@@ -225,7 +280,9 @@ def by_length(items: Sequence[Item], batch_tokens: int, rung: int = 1) -> Iterat
 
 
 def batches(items: Sequence[Item], size: int, seed: int) -> Iterator[list[Item]]:
-    """Endless shuffled batches; inside a window of eight batches texts of like length go together."""
+    """Endless shuffled batches; inside a window of eight batches texts of like length go
+    together.
+    """
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(len(items))

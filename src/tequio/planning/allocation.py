@@ -1,7 +1,6 @@
-"""The rank and the steps that each participant can finish before the deadline, from its declared or probed
+"""The rank and the steps that each participant can finish before the deadline, from its declared or
+probed
 hardware."""
-
-from __future__ import annotations
 
 import math
 import statistics
@@ -15,9 +14,12 @@ from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal, refuse_first
 
 RANK_COST = 0.005
-"""What one more rank adds to the time of a step, relative to the base alone. Measured with LoRA on 384- and
-576-wide models on one CPU core: 0.002 (query and value, ranks up to 64) to 0.005 (all linear layers). A wider
-model pays less."""
+"""What one more rank adds to the time of a step, relative to the base alone.
+
+Measured with LoRA on 384- and
+576-wide models on one CPU core: 0.002 (query and value, ranks up to 64) to 0.005 (all linear
+layers). A wider model pays less.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,14 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a full round asks. `ranks` is the ladder; `bytes_per_rank` is what one rank adds to the upload.
+    """What a full round asks. `ranks` is the ladder;
 
-    memory_bytes and memory_bytes_per_rank: the sum of planning.memory at rank 0 and what one rank adds; 0
-    leaves memory out. rank_cost: what one more rank adds to a step; 0 where the speed is that of the whole step.
+    `bytes_per_rank` is what one rank adds to the upload.
+
+    memory_bytes and memory_bytes_per_rank: the sum of planning.memory at rank 0 and what one rank
+        adds; 0
+    leaves memory out. rank_cost: what one more rank adds to a step; 0 where the speed is that of
+    the whole step.
     """
 
     tokens_per_step: int
@@ -51,7 +57,9 @@ class Workload:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a participant is given. `seconds` is the expected time of a round (None: speed not known);
+    """What a participant is given.
+
+    `seconds` is the expected time of a round (None: speed not known);
     `reason`: why it is given that."""
 
     rank: int
@@ -61,13 +69,15 @@ class Assignment:
 
 
 def allocate(hardware: Hardware, workload: Workload) -> Assignment:
-    """The largest allowed rank whose full steps and upload fit the deadline; else the smallest, with as many
+    """The largest allowed rank whose full steps and upload fit the deadline; else the smallest,
+    with as many
     steps as fit.
 
-    Never fewer than `min_steps`: where even those do not fit, they are given all the same and the reason says
-    that it will be late. Without a deadline or a known speed, the largest allowed rank and full steps.
-    seconds(r, k) = k · tokens_per_step / tokens_per_second · (1 + 0.005 r) + 8 · bytes_per_rank · r / uplink.
-    Raises ConfigError when the workload is not possible, or when no rank of the ladder is allowed.
+    Never fewer than `min_steps`: where even those do not fit, they are given all the same and the
+    reason says that it will be late. Without a deadline or a known speed, the largest allowed rank
+    and full steps. seconds(r, k) = k · tokens_per_step / tokens_per_second · (1 + 0.005 r) + 8 ·
+    bytes_per_rank · r / uplink. Raises ConfigError when the workload is not possible, or when no
+    rank of the ladder is allowed.
     """
     _check(hardware, workload)
     allowed, why = _allowed(hardware, workload)
@@ -77,7 +87,9 @@ def allocate(hardware: Hardware, workload: Workload) -> Assignment:
         return Assignment(top, full, None, _reason("allotted-unknown", top, full, why=why))
     deadline = workload.deadline_seconds
     if deadline is None:
-        return Assignment(top, full, seconds, _reason("allotted-free", top, full, why=why, seconds=seconds))
+        return Assignment(
+            top, full, seconds, _reason("allotted-free", top, full, why=why, seconds=seconds)
+        )
     for rank in reversed(allowed):
         seconds = _seconds(hardware, workload, rank, full)
         if seconds is not None and seconds <= deadline:
@@ -106,17 +118,25 @@ def _reason(code: str, rank: int, steps: int, **facts: Any) -> Reason:
 
 
 def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> float | None:
-    """Expected time of training and upload; None where the speed is not known. An unknown uplink counts as no
+    """Expected time of training and upload; None where the speed is not known.
+
+    An unknown uplink counts as no
     time."""
     if hardware.tokens_per_second is None:
         return None
     step = workload.tokens_per_step / hardware.tokens_per_second * (1 + workload.rank_cost * rank)
-    upload = 8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6) if hardware.uplink_mbit else 0.0
+    upload = (
+        8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6)
+        if hardware.uplink_mbit
+        else 0.0
+    )
     return steps * step + upload
 
 
 def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], dict[str, Any]]:
-    """Ranks of the ladder within max_rank and memory, rising, and why the largest of them is the largest."""
+    """Ranks of the ladder within max_rank and memory, rising, and why the largest of them is the
+    largest.
+    """
     ladder = sorted(set(workload.ranks))
     ranks, why = ladder, Reason("rank-largest")
     if hardware.max_rank is not None:
@@ -129,7 +149,11 @@ def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], dict[st
         room = hardware.memory_gib * 2**30 - workload.memory_bytes
         small = [rank for rank in ranks if rank * workload.memory_bytes_per_rank <= room]
         if len(small) < len(ranks):
-            why = Reason("rank-fits", {"memory_gib": hardware.memory_gib}) if small else Reason("rank-may-not-fit")
+            why = (
+                Reason("rank-fits", {"memory_gib": hardware.memory_gib})
+                if small
+                else Reason("rank-may-not-fit")
+            )
         ranks = small or ranks[:1]
     return ranks, why.as_record()
 
@@ -159,9 +183,11 @@ def probe_tokens_per_second(
     minimum: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Tokens a second of real training steps: the median over at least `minimum` of them, and about `seconds` of time.
+    """Tokens a second of real training steps: the median over at least `minimum` of them, and about
+    `seconds` of time.
 
-    step: makes one step and returns the tokens it trained on. A first step, which pays for allocations, is not timed.
+    step: makes one step and returns the tokens it trained on. A first step, which pays for
+        allocations, is not timed.
     Raises TrainingError when a step trains on no token.
     """
     rates: list[float] = []

@@ -1,12 +1,14 @@
-"""Work shifted to greener hours: greedy slots within a deadline, by a forecast that ends early, and fair shares of a carbon budget.
+"""Work shifted to greener hours: greedy slots within a deadline, by a forecast that ends early, and
+fair shares of a carbon budget.
 
-A slot is one step of a series of intensities (g/kWh). Work needs `need` slots, may be interrupted, and must be done by the deadline. No
-solver: beyond the forecast's end the last days' own courses are what may come (a seasonal naive forecast, not averaged: what counts is how
-low it will go, and means are never low), and it is worked now if in most of them now is one of the cheapest. Shares of a budget are α-fair
-(Mo and Walrand, IEEE/ACM ToN 2000): max Σ x^(1−α)/(1−α) under Σ c·x ≤ B gives x ∝ c^(−1/α), found by bisection.
+A slot is one step of a series of intensities (g/kWh). Work needs `need` slots, may be interrupted,
+and must be done by the deadline. No
+solver: beyond the forecast's end the last days' own courses are what may come (a seasonal naive
+    forecast, not averaged: what counts is how
+low it will go, and means are never low), and it is worked now if in most of them now is one of the
+cheapest. Shares of a budget are α-fair (Mo and Walrand, IEEE/ACM ToN 2000): max Σ x^(1−α)/(1−α)
+under Σ c·x ≤ B gives x ∝ c^(−1/α), found by bisection.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -20,18 +22,23 @@ Floats = NDArray[np.float64]
 
 
 def hindsight(actual: ArrayLike, need: int) -> list[int]:
-    """The `need` cheapest slots, in order of time: what nobody can know before. Raises ValueError where there are fewer."""
+    """The `need` cheapest slots, in order of time: what nobody can know before.
+
+    Raises ValueError where there are fewer.
+    """
     values = np.asarray(actual, float)
     _possible(need, len(values))
     return sorted(int(i) for i in np.argsort(values, kind="stable")[:need])
 
 
 def greedy(length: int, need: int, ahead: Callable[[int], Floats]) -> list[int]:
-    """The slots in which it is worked, of `length` until the deadline, decided one by one as time goes on.
+    """The slots in which it is worked, of `length` until the deadline, decided one by one as time
+    goes on.
 
-    ahead(t): what may come in slots t … length − 1, as known at slot t, one row a course (see `courses`); the first column is t itself. It
-    is worked at t if in half of the courses t is one of the cheapest `left` (ties to the earlier one), so always where no more slots are
-    left than are needed.
+    ahead(t): what may come in slots t … length − 1, as known at slot t, one row a course (see
+    `courses`); the first column is t itself. It is worked at t if in half of the courses t is one
+    of the cheapest `left` (ties to the earlier one), so always where no more slots are left than
+    are needed.
     """
     _possible(need, length)
     worked: list[int] = []
@@ -46,10 +53,12 @@ def greedy(length: int, need: int, ahead: Callable[[int], Floats]) -> list[int]:
 
 
 def courses(past: Floats, now: float, forecast: Floats, length: int, per_day: int) -> Floats:
-    """What may come in `length` slots from now on (courses × length): now, the forecast as far as it goes, then what each of the last days
+    """What may come in `length` slots from now on (courses × length): now, the forecast as far as
+    it goes, then what each of the last days
     had at that time of day; a course that began d days ago repeats after d days.
 
-    past: actual values before now, the latest last. With less than a day of past the forecast's last value goes on.
+    past: actual values before now, the latest last. With less than a day of past the forecast's
+        last value goes on.
     """
     known = np.concatenate(([now], np.asarray(forecast, float)))[:length]
     days = min(DAYS, len(past) // per_day)
@@ -60,11 +69,16 @@ def courses(past: Floats, now: float, forecast: Floats, length: int, per_day: in
     return np.concatenate((np.tile(known, (days, 1)), beyond), axis=1)
 
 
-def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: ArrayLike = 0.0) -> Floats:
-    """How much of the rounds each takes part in, x in [minimum, 1], with Σ costs·x ≤ budget: x ∝ cost^(−1/α) within the bounds.
+def fair_shares(
+    costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: ArrayLike = 0.0
+) -> Floats:
+    """How much of the rounds each takes part in, x in [minimum, 1], with Σ costs·x ≤ budget: x ∝
+    cost^(−1/α) within the bounds.
 
-    costs: carbon of taking part in all rounds. minimum: of all, or of each. alpha: 0 is the most work for the carbon, 1 proportional,
-    large: equal shares. Raises ValueError where the budget does not even pay the minimum of all, naming how much that is.
+    costs: carbon of taking part in all rounds. minimum: of all, or of each. alpha: 0 is the most
+        work for the carbon, 1 proportional,
+    large: equal shares. Raises ValueError where the budget does not even pay the minimum of all,
+        naming how much that is.
     """
     c = np.asarray(costs, float)
     floor = np.broadcast_to(np.asarray(minimum, float), c.shape)
@@ -77,7 +91,9 @@ def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: Ar
         return np.ones_like(c)
     if alpha < LINEAR:
         return _cheapest_first(c, budget, floor)
-    reach = np.exp(-np.log(np.maximum(c, 1e-300) / c.max()) / alpha)  # 1 for the dearest, more for the others
+    reach = np.exp(
+        -np.log(np.maximum(c, 1e-300) / c.max()) / alpha
+    )  # 1 for the dearest, more for the others
     low, high = 0.0, 1.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -105,14 +121,19 @@ def _possible(need: int, length: int) -> None:
 def greenest_of_day(
     slots: Sequence[tuple[datetime, float, float]], now: datetime, hours: float
 ) -> tuple[bool, datetime | None]:
-    """Whether `now` is in one of the greenest slots of its day that make up `hours`, and when the next such slot begins.
+    """Whether `now` is in one of the greenest slots of its day that make up `hours`, and when the
+    next such slot begins.
 
-    slots: (begin, seconds, g/kWh), times with zone; the day is that of `now` in its own zone. A day of which less than `hours` is known is
+    slots: (begin, seconds, g/kWh), times with zone; the day is that of `now` in its own zone. A day
+        of which less than `hours` is known is
     not judged: (True, None). The next slot may be on the next day, where that is known; else None.
     """
     chosen: list[tuple[datetime, float, float]] = []
     for day in (now.date(), now.date() + timedelta(days=1)):
-        mine = sorted((s for s in slots if s[0].astimezone(now.tzinfo).date() == day), key=lambda s: (s[2], s[0]))
+        mine = sorted(
+            (s for s in slots if s[0].astimezone(now.tzinfo).date() == day),
+            key=lambda s: (s[2], s[0]),
+        )
         if sum(seconds for _, seconds, _ in mine) < 3600.0 * hours:
             if day == now.date():
                 return True, None

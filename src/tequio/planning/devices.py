@@ -1,6 +1,6 @@
-"""The catalogue of devices (`devices.toml`, and a user's own rows over it): peaks, memory, bandwidth, power, prices, each with its date."""
-
-from __future__ import annotations
+"""The catalogue of devices (`devices.toml`, and a user's own rows over it): peaks, memory,
+bandwidth, power, prices, each with its date.
+"""
 
 import difflib
 import math
@@ -17,9 +17,12 @@ from tequio.core.texts.words import refusal
 
 @dataclass(frozen=True)
 class Device:
-    """bf16: dense TFLOP/s; int8: dense TOPS; memory: GB; bandwidth: GB/s; rent: USD an hour; buy: thousand USD; embodied: kg CO2e.
+    """bf16: dense TFLOP/s; int8: dense TOPS; memory: GB; bandwidth: GB/s; rent:
 
-    Ranges are (lowest, highest). unsure: fields that nobody has checked. source, as_of: where the row is from.
+    USD an hour; buy: thousand USD; embodied: kg CO2e.
+
+    Ranges are (lowest, highest). unsure: fields that nobody has checked. source, as_of: where the
+    row is from.
     """
 
     name: str
@@ -43,14 +46,19 @@ def middle(range_: tuple[float, float] | None) -> float | None:
 
 
 def catalogue(own: Path | None = None) -> dict[str, Device]:
-    """Devices by name; rows of the file `own` replace and extend them. Raises ConfigError naming file and row."""
+    """Devices by name; rows of the file `own` replace and extend them.
+
+    Raises ConfigError naming file and row.
+    """
     shipped = files("tequio.planning").joinpath("devices.toml").read_text(encoding="utf-8")
     found = _devices(tomllib.loads(shipped), "devices.toml")
     if own is not None:
         try:
             raw = tomllib.loads(own.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise refusal(ConfigError, "catalogue-unreadable", path=str(own), error=str(error)) from None
+            raise refusal(
+                ConfigError, "catalogue-unreadable", path=str(own), error=str(error)
+            ) from None
         found |= _devices(raw, str(own))
     return found
 
@@ -61,7 +69,11 @@ def find_device(name: str, known: Mapping[str, Device]) -> Device:
     found = by_name.get(name.strip().casefold())
     if found is None:
         inside = [key for key in by_name if name.strip() and name.strip().casefold() in key]
-        near = by_name[(inside or difflib.get_close_matches(name.casefold(), list(by_name), n=1, cutoff=0.0))[0]].name
+        near = by_name[
+            (inside or difflib.get_close_matches(name.casefold(), list(by_name), n=1, cutoff=0.0))[
+                0
+            ]
+        ].name
         raise refusal(ConfigError, "device-unknown", device=name, nearest=near, known=[*known])
     return found
 
@@ -71,7 +83,10 @@ def _devices(raw: Mapping[str, Any], where: str) -> dict[str, Device]:
     if not isinstance(rows, Mapping):
         raise refusal(ConfigError, "catalogue-unreadable", path=where, error="[devices]")
     common = {key: str(raw.get(key, "")) for key in ("source", "as_of")}
-    return {name: _device(name, {**common, **row}, f'{where}, [devices."{name}"]') for name, row in rows.items()}
+    return {
+        name: _device(name, {**common, **row}, f'{where}, [devices."{name}"]')
+        for name, row in rows.items()
+    }
 
 
 def _device(name: str, row: Mapping[str, Any], where: str) -> Device:
@@ -93,7 +108,13 @@ def _device(name: str, row: Mapping[str, Any], where: str) -> Device:
             both = value if isinstance(value, list) else [value, value]
             if len(both) != 2 or not all(_price(v) for v in both) or both[0] > both[1]:
                 limits = "0 ≤ [lowest, highest]"
-                raise refusal(ConfigError, "out-of-range", key=f"{where}: {key}", value=str(value), limits=limits)
+                raise refusal(
+                    ConfigError,
+                    "out-of-range",
+                    key=f"{where}: {key}",
+                    value=str(value),
+                    limits=limits,
+                )
             values[key] = (float(both[0]), float(both[1]))
         elif not _price(value) or value == 0:
             raise refusal(ConfigError, "not-above-zero", key=f"{where}: {key}", value=str(value))

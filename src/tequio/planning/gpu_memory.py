@@ -1,10 +1,9 @@
 """What a graphics card has, what training took of it, and which parts of the memory sum lie on it.
 
-Bytes are those of tensors, as torch counts them. Beside them a card holds the process's context, some hundred MB: where one is in use
-already it is no longer among the free bytes. Without a card everything here is None, and the process's own memory counts.
+Bytes are those of tensors, as torch counts them. Beside them a card holds the process's context,
+some hundred MB: where one is in use already it is no longer among the free bytes. Without a card
+everything here is None, and the process's own memory counts.
 """
-
-from __future__ import annotations
 
 from dataclasses import replace
 
@@ -14,7 +13,9 @@ from tequio.planning.memory import MemorySum
 
 WORKSPACE_BYTES = (
     2**26
-)  # of cuBLAS: 32 MiB on a Hopper card for each of two threads, that of the backward pass is the second
+    # of cuBLAS: 32 MiB on a Hopper card for each of two threads, that of the backward pass is the
+    # second
+)
 
 
 def card_name() -> str | None:
@@ -28,12 +29,17 @@ def on_card(needed: MemorySum) -> MemorySum:
 
 
 def beside_card(needed: MemorySum) -> MemorySum:
-    """The parts that the process itself keeps where it trains on a card. The base is read there first."""
+    """The parts that the process itself keeps where it trains on a card.
+
+    The base is read there first.
+    """
     return replace(needed, folded_weights=0, adapters_and_optimizer=0, activations=0, logits=0)
 
 
 def card_free_bytes() -> int | None:
-    """Bytes that this process may use on the first card: what is free, and what it holds already."""
+    """Bytes that this process may use on the first card: what is free, and what it holds
+    already.
+    """
     if not torch.cuda.is_available():
         return None
     return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())

@@ -1,6 +1,7 @@
-"""Ways to do the same work, side by side: the Pareto set over quality, time, carbon and money. Never one score."""
+"""Ways to do the same work, side by side: the Pareto set over quality, time, carbon and money.
 
-from __future__ import annotations
+Never one score.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """One way. quality: more is better, all others less; money by currency; None: not known. priced: the money is that of all who take
+    """One way. quality: more is better, all others less; money by currency;
+
+    None: not known. priced: the money is that of all who take
     part."""
 
     key: str
@@ -25,9 +28,16 @@ class Option:
 
 
 def compared(options: Sequence[Option]) -> tuple[str, ...]:
-    """The axes that can be compared: known for all options, and money only in one currency and of everybody. Energy where carbon is not
+    """The axes that can be compared: known for all options, and money only in one currency and of
+    everybody.
+
+    Energy where carbon is not
     known for all."""
-    axes = ["quality", "seconds", "grams" if all(o.grams is not None for o in options) else "joules"]
+    axes = [
+        "quality",
+        "seconds",
+        "grams" if all(o.grams is not None for o in options) else "joules",
+    ]
     currencies = {c for o in options for c in (o.money or {})}
     if len(currencies) == 1 and all(o.money and o.priced for o in options):
         axes.append("money")
@@ -41,7 +51,9 @@ def pareto(options: Sequence[Option], axes: Sequence[str]) -> list[bool]:
 
 
 def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(
+        x < y for x, y in zip(a, b, strict=True)
+    )
 
 
 def _cost(option: Option, axis: str) -> float:

@@ -1,10 +1,10 @@
-"""How fast a machine is: a straight line through real steps on this one, or peak, bandwidth and utilisation of a device of the catalogue.
+"""How fast a machine is: a straight line through real steps on this one, or peak, bandwidth and
+utilisation of a device of the catalogue.
 
-Device: time = max(FLOPs / (peak · MFU), bytes / bandwidth, launching of kernels). MFU, the share of the peak that training reaches, is .28
-for adapters and .40 for full training (assumptions: .2 to .35, .35 to .45), until a factor from a real run corrects it.
+Device: time = max(FLOPs / (peak · MFU), bytes / bandwidth, launching of kernels). MFU, the share of
+the peak that training reaches, is .28 for adapters and .40 for full training (assumptions: .2 to
+.35, .35 to .45), until a factor from a real run corrects it.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from tequio.planning.workload import Work
 MFU_ADAPTERS = (0.20, 0.28, 0.35)
 MFU_FULL = (0.35, 0.40, 0.45)
 LAUNCH_SECONDS = 6e-4
-"""A layer takes so long at least: about a hundred kernels of some microseconds each. An assumption; it decides where a model is small
+"""A layer takes so long at least: about a hundred kernels of some microseconds each.
+
+An assumption; it decides where a model is small
 for a device."""
 PASSES = 3  # over the weights in a step: forward, backward, and reading them for the next product
 
@@ -38,9 +40,11 @@ class Line:
 
 
 def line(tokens: Sequence[float], seconds: Sequence[float]) -> Line:
-    """Least squares; through the origin where the fixed part would be negative, flat where the slope would be.
+    """Least squares; through the origin where the fixed part would be negative, flat where the
+    slope would be.
 
-    Relative errors count, so that a long batch does not drown the short ones. Raises ValueError without points.
+    Relative errors count, so that a long batch does not drown the short ones. Raises ValueError
+    without points.
     """
     x, y = np.asarray(tokens, float), np.asarray(seconds, float)
     if not len(x):
@@ -58,7 +62,10 @@ def line(tokens: Sequence[float], seconds: Sequence[float]) -> Line:
 
 @dataclass(frozen=True)
 class Probed:
-    """This machine: lines for a step at rank `rank` and for an evaluation, seconds of a turn, mean power; `factor` from earlier runs.
+    """This machine: lines for a step at rank `rank` and for an evaluation, seconds of a turn, mean
+    power;
+
+    `factor` from earlier runs.
 
     start: seconds until a graphics card got going, once a process, which no forecast counts.
     """
@@ -85,7 +92,10 @@ class Probed:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """A device of the catalogue. `which`: 0 the lowest utilisation, 1 the middle one, 2 the highest."""
+    """A device of the catalogue.
+
+    `which`: 0 the lowest utilisation, 1 the middle one, 2 the highest.
+    """
 
     device: Device
     shape: ModelShape

@@ -1,6 +1,8 @@
-"""What a participant does in a whole run, counted in steps and tokens, and how long that takes at given speeds.
+"""What a participant does in a whole run, counted in steps and tokens, and how long that takes at
+given speeds.
 
-Speeds come from a probe of real steps on this machine, or from a device of the catalogue (see rates.py). Arithmetic only.
+Speeds come from a probe of real steps on this machine, or from a device of the catalogue (see
+rates.py). Arithmetic only.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ class Fit:
 class Work:
     """One participant (or the centre). Tokens are padded ones, for those are computed.
 
-    step_tokens: of a batch, mean; length: of a sequence in it, mean. validation, test: tokens of one pass. evaluations: passes over
-    validation in the rounds; looks: those for candidates of the personal model beside the fits' own; tests: passes over test.
+    step_tokens: of a batch, mean; length: of a sequence in it, mean. validation, test: tokens of
+        one pass. evaluations: passes over
+    validation in the rounds; looks: those for candidates of the personal model beside the fits'
+    own; tests: passes over test.
     bytes_up, bytes_down: a round.
     """
 
@@ -49,7 +53,9 @@ class Work:
     def alone(self) -> Work:
         """The same participant without the federation: the local model only, and its test."""
         own = self.fits[: self.local_fits]
-        return replace(self, rounds=0, evaluations=0, fits=own, looks=0, tests=1, bytes_up=0.0, bytes_down=0.0)
+        return replace(
+            self, rounds=0, evaluations=0, fits=own, looks=0, tests=1, bytes_up=0.0, bytes_down=0.0
+        )
 
     def in_rounds(self) -> Work:
         """What the rounds ask, without a personal model."""
@@ -63,7 +69,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds in a whole run: of the rounds' training and evaluation, of the personal model, and of sending."""
+    """Seconds in a whole run: of the rounds' training and evaluation, of the personal model, and of
+    sending.
+    """
 
     train: float
     evaluate: float
@@ -92,7 +100,9 @@ class Rates(Protocol):
 
     @property
     def turn(self) -> float:
-        """Seconds that a round takes beside its steps: taking the model in, attaching and taking factors."""
+        """Seconds that a round takes beside its steps: taking the model in, attaching and taking
+        factors.
+        """
 
     @property
     def watts(self) -> float:
@@ -103,8 +113,12 @@ def times(work: Work, rates: Rates) -> Times:
     """The sum over rounds, evaluations, fits and candidates."""
     step = rates.step(work, work.rank)
     look = rates.evaluation(work, work.validation) if work.validation else 0.0
-    personal = sum(f.steps * rates.step(work, f.rank) + f.checks * look + rates.turn for f in work.fits)
-    personal += work.looks * look + work.tests * (rates.evaluation(work, work.test) if work.test else 0.0)
+    personal = sum(
+        f.steps * rates.step(work, f.rank) + f.checks * look + rates.turn for f in work.fits
+    )
+    personal += work.looks * look + work.tests * (
+        rates.evaluation(work, work.test) if work.test else 0.0
+    )
     megabits = 8e-6 * work.bytes_up * work.rounds
     return Times(
         train=work.rounds * (work.steps * step + rates.turn),

@@ -1,4 +1,7 @@
-"""Numbers, units and dates as each language writes them. A missing number is a dash, never `nan`."""
+"""Numbers, units and dates as each language writes them.
+
+A missing number is a dash, never `nan`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ MONTHS = {
 
 
 def finite(value: object) -> float | None:
-    """The value as a float; None when it is missing, not a number, not finite, or larger than any measure."""
+    """The value as a float;
+
+    None when it is missing, not a number, not finite, or larger than any measure.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) <= LARGEST else None
@@ -133,7 +139,11 @@ class Numbers:
         if 0 < abs(number) < 0.1:
             return f"{self.fixed(1000 * number, 1 if abs(number) >= 1e-4 else 3)}{NBSP}mg"
         text = self.scaled(number, ("g", "kg", "t"), 1000)
-        return text if abs(number) >= 1000 else f"{self.fixed(number, 0 if abs(number) >= 100 else 1)}{NBSP}g"
+        return (
+            text
+            if abs(number) >= 1000
+            else f"{self.fixed(number, 0 if abs(number) >= 100 else 1)}{NBSP}g"
+        )
 
     def money(self, amounts: Mapping[str, float]) -> str:
         """Amounts by currency, none converted; small ones with the digits that they need."""
@@ -163,6 +173,8 @@ class Numbers:
             moment = moment.astimezone(UTC)
         month = MONTHS[self.lang][moment.month - 1]
         day = (
-            f"{moment.day} {month} {moment.year}" if self.lang == "en" else f"{moment.day} de {month} de {moment.year}"
+            f"{moment.day} {month} {moment.year}"
+            if self.lang == "en"
+            else f"{moment.day} de {month} de {moment.year}"
         )
         return f"{day}, {moment:%H:%M}{NBSP}UTC"

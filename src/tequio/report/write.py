@@ -1,7 +1,5 @@
 """The report of a run as one file beside its ledger."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +8,13 @@ from tequio.ledger.record import Ledger
 from tequio.report.html.report import render, summary
 
 
-def write_report(run: Path, lang: Literal["en", "es"], out: Path | None) -> tuple[Path, dict[str, Any]]:
-    """Write the HTML report (default: RUN/report.LANG.html); return its path and the numbers behind it."""
+def write_report(
+    run: Path, lang: Literal["en", "es"], out: Path | None
+) -> tuple[Path, dict[str, Any]]:
+    """Write the HTML report (default:
+
+    RUN/report.LANG.html); return its path and the numbers behind it.
+    """
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())

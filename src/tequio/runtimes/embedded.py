@@ -1,6 +1,6 @@
-"""The embedded runtime: all participants in one process on one frozen base, one after the other, side by side, or in lock-step."""
-
-from __future__ import annotations
+"""The embedded runtime: all participants in one process on one frozen base, one after the other,
+side by side, or in lock-step.
+"""
 
 import ctypes
 import os
@@ -24,10 +24,15 @@ AHEAD = 4  # replies a worker that may wait for a slower one before them
 
 @dataclass(frozen=True)
 class Embedded:
-    """Participants by index. `watch`, if given, is told each task as it is handed out (for progress bars; it decides nothing).
+    """Participants by index.
 
-    others: the same participants, each time on another adapted model; with them, as many work side by side, one thread each.
-    lockstep: as many training tasks that follow one another, and are alike, are made together on one adapted model.
+    `watch`, if given, is told each task as it is handed out (for progress bars; it decides
+    nothing).
+
+    others: the same participants, each time on another adapted model; with them, as many work side
+        by side, one thread each.
+    lockstep: as many training tasks that follow one another, and are alike, are made together on
+        one adapted model.
     """
 
     participants: Mapping[int, Participant]
@@ -36,7 +41,10 @@ class Embedded:
     lockstep: int = 1
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """In the order of the tasks, however many work at once. What a participant cannot do comes back as a Failure."""
+        """In the order of the tasks, however many work at once.
+
+        What a participant cannot do comes back as a Failure.
+        """
         places = (self.participants, *self.others)
         with Workers(len(places)) as workers:
             waiting: deque[Job[list[Reply | Failure]]] = deque()
@@ -44,7 +52,9 @@ class Embedded:
                 job = workers.submit_when_free(partial(_answers, places, bundle))
                 if self.watch is not None:
                     for task in bundle:
-                        if (shown := task.request if isinstance(task, SumRequest) else task) is not None:
+                        if (
+                            shown := task.request if isinstance(task, SumRequest) else task
+                        ) is not None:
                             self.watch(shown)
                 waiting.append(job)
                 while waiting and (waiting[0].ready or len(waiting) >= AHEAD * workers.count):
@@ -54,7 +64,9 @@ class Embedded:
         give_back_memory()
 
     def _bundles(self, tasks: Iterable[Request]) -> Iterator[list[Request]]:
-        """Tasks that are made together, in their order: which, does not depend on how many work side by side."""
+        """Tasks that are made together, in their order: which, does not depend on how many work
+        side by side.
+        """
         bundle: list[Request] = []
         for task in tasks:
             if bundle and not (len(bundle) < self.lockstep and self._alike(bundle[0], task)):
@@ -69,7 +81,10 @@ class Embedded:
             return False
         one, other = (self.participants.get(t.index) for t in (first, task))
         return (
-            isinstance(one, Node) and isinstance(other, Node) and alike(one, first, task) and alike(other, task, first)
+            isinstance(one, Node)
+            and isinstance(other, Node)
+            and alike(one, first, task)
+            and alike(other, task, first)
         )
 
 
@@ -84,10 +99,15 @@ def _answers(
         answers = train_together(nodes, trained)
     except (TrainingError, UpdateError):  # one of them cannot begin, so each on its own
         return [_answer(places, task, worker) for task in bundle]
-    return [Failure.of(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
+    return [
+        Failure.of(t, a) if isinstance(a, TrainingError) else a
+        for t, a in zip(trained, answers, strict=True)
+    ]
 
 
-def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
+def _answer(
+    places: tuple[Mapping[int, Participant], ...], task: Request, worker: int
+) -> Reply | Failure:
     participant = places[worker][task.index]
     try:
         if not isinstance(task, SumRequest):
@@ -100,7 +120,9 @@ def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker
 
 
 def give_back_memory() -> None:
-    """Let the allocator of C return what is free, also between what is in use (glibc; elsewhere nothing happens): 2 ms."""
+    """Let the allocator of C return what is free, also between what is in use (glibc; elsewhere
+    nothing happens): 2 ms.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

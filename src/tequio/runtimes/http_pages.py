@@ -1,6 +1,7 @@
-"""A few pages over plain HTTP for the operator's own machines: `/health` and `/metrics`. On loopback unless told otherwise."""
+"""A few pages over plain HTTP for the operator's own machines: `/health` and `/metrics`.
 
-from __future__ import annotations
+On loopback unless told otherwise.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,10 @@ Page = Callable[[], tuple[int, str, str]]
 
 @contextmanager
 def served(host: str, port: int, made: Mapping[str, Page]) -> Iterator[str]:
-    """Answer GET on these paths until the block ends; yields host:port. Raises NetworkError if the address cannot be had."""
+    """Answer GET on these paths until the block ends; yields host:port.
+
+    Raises NetworkError if the address cannot be had.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         timeout = SILENT

@@ -1,6 +1,8 @@
-"""Work side by side: a few threads of this process, each with one thread of torch, which lets go of the interpreter while it computes.
+"""Work side by side: a few threads of this process, each with one thread of torch, which lets go of
+the interpreter while it computes.
 
-What a piece of work gives does not depend on how many workers there are, nor on which of them does it.
+What a piece of work gives does not depend on how many workers there are, nor on which of them does
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ T = TypeVar("T")
 
 
 class Job(Generic[T]):
-    """A piece of work, given the number of the worker that does it. `result` waits for it, and raises what it raised."""
+    """A piece of work, given the number of the worker that does it.
+
+    `result` waits for it, and raises what it raised.
+    """
 
     def __init__(self, work: Callable[[int], T]) -> None:
         self._work: Callable[[int], T] | None = work
@@ -63,7 +68,11 @@ class _Here(Job[T]):
 
 
 class Workers:
-    """`count` workers. One of them means that the work is done by the thread that asks for it, in the order in which it asks."""
+    """`count` workers.
+
+    One of them means that the work is done by the thread that asks for it, in the order in which it
+    asks.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = max(1, count)
@@ -71,7 +80,10 @@ class Workers:
         self._room = threading.Semaphore(self.count + 1)
         self._threads: list[threading.Thread] = []
         if self.count > 1:
-            self._threads = [threading.Thread(target=self._labour, args=(k,), daemon=True) for k in range(self.count)]
+            self._threads = [
+                threading.Thread(target=self._labour, args=(k,), daemon=True)
+                for k in range(self.count)
+            ]
             for thread in self._threads:
                 thread.start()
 
@@ -99,8 +111,13 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Wait for what is being done; what has not begun is dropped. Whoever presses Ctrl-C does not wait."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Wait for what is being done; what has not begun is dropped.
+
+        Whoever presses Ctrl-C does not wait.
+        """
         with suppress(Empty):
             while kind is not None:
                 self._jobs.get_nowait()

@@ -1,10 +1,9 @@
 """An invitation: one file that a coordinator gives to one participant, by a way that both trust.
 
-It says where the coordinator is, which certificate it must show, what all agreed to (federation.toml and its digest, and the digests of
-files that it names and participants open), and holds a token that enrols one key once. The coordinator keeps only the token's hash.
+It says where the coordinator is, which certificate it must show, what all agreed to
+(federation.toml and its digest, and the digests of files that it names and participants open), and
+holds a token that enrols one key once. The coordinator keeps only the token's hash.
 """
-
-from __future__ import annotations
 
 import json
 import secrets
@@ -25,9 +24,12 @@ LARGEST = 1 << 24  # bytes of an invitation
 
 @dataclass(frozen=True)
 class Invitation:
-    """name: the participant's on the roster. address: host:port. authority: PEM. federation: the text of federation.toml, its digest.
+    """name: the participant's on the roster. address: host:port. authority:
 
-    files: key of federation.toml -> SHA-256 of the file that it names at the coordinator, for those that participants open.
+    PEM. federation: the text of federation.toml, its digest.
+
+    files: key of federation.toml -> SHA-256 of the file that it names at the coordinator, for those
+        that participants open.
     """
 
     name: str
@@ -51,13 +53,17 @@ def token_hash(token: str) -> str:
 
 
 def invitation_bytes(invitation: Invitation) -> bytes:
-    """Canonical JSON; without `files` where there are none, as versions without that key wrote it."""
+    """Canonical JSON; without `files` where there are none, as versions without that key wrote
+    it.
+    """
     row = asdict(invitation)
     return canonical_json({key: row[key] for key in row if key != "files" or row[key]}) + b"\n"
 
 
 def read_invitation(path: Path) -> Invitation:
-    """Raises ConfigError if it cannot be read, NetworkError if federation.toml in it is not the one whose digest it states."""
+    """Raises ConfigError if it cannot be read, NetworkError if federation.toml in it is not the one
+    whose digest it states.
+    """
     try:
         raw = json.loads(read_regular(path, LARGEST).decode())
         _check_format(path, raw)

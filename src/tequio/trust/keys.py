@@ -1,9 +1,8 @@
-"""Keys (NIST P-384, as Flower's node authentication wants) and certificates (X.509, P-256) of a federation's own authority.
+"""Keys (NIST P-384, as Flower's node authentication wants) and certificates (X.509, P-256) of a
+federation's own authority.
 
 Keys are PKCS#8 PEM without a password, in files that only their owner can read.
 """
-
-from __future__ import annotations
 
 import ipaddress
 import os
@@ -87,7 +86,9 @@ def load_key(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise refusal(NetworkError, "key-unreadable", path=str(path), error=type(error).__name__) from None
+        raise refusal(
+            NetworkError, "key-unreadable", path=str(path), error=type(error).__name__
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise refusal(NetworkError, "key-unreadable", path=str(path), error=type(key).__name__)
     return key
@@ -111,8 +112,11 @@ def new_authority(name: str, days: int) -> tuple[bytes, bytes]:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
 
 
-def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: int) -> tuple[bytes, bytes]:
-    """(certificate, key) of the coordinator for these host names and addresses, signed by the authority, PEM.
+def new_server(
+    authority: bytes, authority_key: bytes, hosts: list[str], days: int
+) -> tuple[bytes, bytes]:
+    """(certificate, key) of the coordinator for these host names and addresses, signed by the
+    authority, PEM.
 
     It ends with the authority, if that ends first.
     """
@@ -121,14 +125,24 @@ def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: i
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise refusal(ConfigError, "authority-key-of-other-kind")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    builder = _certificate(
+        _named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc
+    )
+    builder = builder.add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
+    )
     return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int, until: datetime | None = None
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    days: int,
+    until: datetime | None = None,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     ends = min(now + timedelta(days=days), until or datetime.max.replace(tzinfo=UTC))

@@ -1,6 +1,6 @@
-"""A participant's word that it leaves: signed with its key, over its name, its number and the time, so that nobody else can say it."""
-
-from __future__ import annotations
+"""A participant's word that it leaves: signed with its key, over its name, its number and the time,
+so that nobody else can say it.
+"""
 
 import time
 
@@ -14,7 +14,12 @@ KEYS = ("name", "node", "time", "signature")
 def leave_request(key: PrivateKey, name: str, node: str) -> dict[str, str]:
     """The request."""
     now = f"{time.time():.3f}"
-    return {"name": name, "node": node, "time": now, "signature": sign(key, _bytes(name, node, now))}
+    return {
+        "name": name,
+        "node": node,
+        "time": now,
+        "signature": sign(key, _bytes(name, node, now)),
+    }
 
 
 def is_leave_request(public: bytes, wanted: dict[str, str]) -> bool:
@@ -23,7 +28,9 @@ def is_leave_request(public: bytes, wanted: dict[str, str]) -> bool:
         fresh = abs(time.time() - float(wanted["time"])) <= FRESH  # never true of NaN
     except ValueError:
         return False
-    return fresh and is_signed(public, _bytes(wanted["name"], wanted["node"], wanted["time"]), wanted["signature"])
+    return fresh and is_signed(
+        public, _bytes(wanted["name"], wanted["node"], wanted["time"]), wanted["signature"]
+    )
 
 
 def _bytes(name: str, node: str, at: str) -> bytes:

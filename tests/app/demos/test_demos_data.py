@@ -1,4 +1,6 @@
-"""The demos' data: pure functions on tiny inputs with known answers, and the real packages once (slow)."""
+"""The demos' data: pure functions on tiny inputs with known answers, and the real packages once
+(slow).
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,11 @@ def test_mask_email_leaves_decorators_and_prompts_alone() -> None:
 
 
 def test_normalise_forgets_case_masks_handles_and_retweets() -> None:
-    assert normalise("RT @someone: LATE again!! <url>") == normalise("@united late   again") == "late again"
+    assert (
+        normalise("RT @someone: LATE again!! <url>")
+        == normalise("@united late   again")
+        == "late again"
+    )
 
 
 def test_unique_keeps_a_text_in_the_first_place_only_and_counts() -> None:
@@ -68,7 +74,10 @@ def test_unique_keeps_a_text_in_the_first_place_only_and_counts() -> None:
         ],
     }
     retained, removed = unique(places)
-    assert retained == {"a": [Sample("@united so late", "negative")], "b": [Sample("on time", "positive")]}
+    assert retained == {
+        "a": [Sample("@united so late", "negative")],
+        "b": [Sample("on time", "positive")],
+    }
     assert removed == {"a": 1, "b": 1}  # "hm" has one word: dropped, but no duplicate
 
 
@@ -81,12 +90,25 @@ def test_shuffled_does_not_depend_on_the_order_that_came_in() -> None:
 
 def test_balanced_takes_the_first_of_each_class() -> None:
     rows = [Sample(f"t{n}", label) for n, label in enumerate("aaabbc")]
-    assert [row.text for row in balanced(rows, 7)] == ["t0", "t1", "t3", "t4", "t5"]  # 7 // 3 = 2 a class
+    assert [row.text for row in balanced(rows, 7)] == [
+        "t0",
+        "t1",
+        "t3",
+        "t4",
+        "t5",
+    ]  # 7 // 3 = 2 a class
 
 
 @pytest.mark.parametrize(
     ("rating", "label"),
-    [(4.0, "positive"), (1.0, "positive"), (0.99, None), (0.4, None), (0.39, "neutral"), (0.0, "neutral")],
+    [
+        (4.0, "positive"),
+        (1.0, "positive"),
+        (0.99, None),
+        (0.4, None),
+        (0.39, "neutral"),
+        (0.0, "neutral"),
+    ],
 )
 def test_rating_thresholds_are_symmetric(rating: float, label: str | None) -> None:
     mirrored = "negative" if label == "positive" else label
@@ -134,19 +156,23 @@ PATIENT = {
 def test_patient_sentence_in_full() -> None:
     assert heart.sentence(PATIENT) == (
         "63-year-old man; typical angina; resting blood pressure 145 mm Hg; cholesterol 233 mg/dl; "
-        "fasting blood sugar above 120 mg/dl; resting ECG left ventricular hypertrophy; "
-        "highest heart rate 150; no chest pain on exercise; ST depression 2.3 mm; ST slope downsloping; "
-        "0 narrowed vessels on fluoroscopy; thallium scan fixed defect."
+        "fasting blood sugar above 120 mg/dl; resting ECG left ventricular hypertrophy; highest "
+        "heart rate 150; no chest pain on exercise; ST depression 2.3 mm; ST slope downsloping; 0 "
+        "narrowed vessels on fluoroscopy; thallium scan fixed defect."
     )
 
 
 def test_patient_sentence_omits_what_is_missing_and_the_swiss_zero() -> None:
-    empty = dict.fromkeys(("trestbps", "fbs", "restecg", "thalch", "exang", "slope", "ca", "thal"), "")
+    empty = dict.fromkeys(
+        ("trestbps", "fbs", "restecg", "thalch", "exang", "slope", "ca", "thal"), ""
+    )
     row = {**PATIENT, **empty, "sex": "Female", "cp": "asymptomatic", "chol": "0", "oldpeak": "0"}
     assert heart.sentence(row) == "63-year-old woman; no chest pain; ST depression 0 mm."
 
 
-@pytest.mark.parametrize(("num", "label"), [("0", "no disease"), ("1", "disease"), ("4", "disease")])
+@pytest.mark.parametrize(
+    ("num", "label"), [("0", "no disease"), ("1", "disease"), ("4", "disease")]
+)
 def test_heart_label(num: str, label: str) -> None:
     assert heart.label_of(num) == label
 
@@ -222,7 +248,9 @@ def test_pieces_join_short_and_cut_long_paragraphs() -> None:
 
 def test_repeated_paragraphs_stay_in_the_first_section() -> None:
     shared, own = "muestra la ayuda y finaliza " * 9, "texto que solo tiene esta sección " * 8
-    cut, repeated = manuals.cut_places({"man1": [["OPCIONES", shared]], "man8": [["OPCIONES", shared.upper(), own]]})
+    cut, repeated = manuals.cut_places(
+        {"man1": [["OPCIONES", shared]], "man8": [["OPCIONES", shared.upper(), own]]}
+    )
     assert [piece.text for piece in cut["man1"]] == [f"OPCIONES\n{shared.strip()}"]
     assert [piece.text for piece in cut["man8"]] == [f"OPCIONES\n{own.strip()}"]
     assert repeated == {"man1": 0, "man8": 1}
@@ -230,10 +258,21 @@ def test_repeated_paragraphs_stay_in_the_first_section() -> None:
 
 def test_save_then_load_and_a_changed_file_is_found(tmp_path: Path) -> None:
     tiers = four_tiers(800.0)
-    plan = Plan({"a": [Sample("one text", "x")]}, {"a": tiers[2]}, None, {}, {"x": "an x"}, heart.provenance())
+    plan = Plan(
+        {"a": [Sample("one text", "x")]},
+        {"a": tiers[2]},
+        None,
+        {},
+        {"x": "an x"},
+        heart.provenance(),
+    )
     demo = save(tmp_path / "demo", plan)
     (participant,) = demo.participants
-    assert (participant.name, participant.tokens_per_second, participant.max_rank) == ("a", 100.0, 2)
+    assert (participant.name, participant.tokens_per_second, participant.max_rank) == (
+        "a",
+        100.0,
+        2,
+    )
     assert json.loads(participant.data.read_text()) == {"label": "x", "text": "one text"}
     assert (demo.centre, demo.slices, demo.labels) == (None, {}, {"x": "an x"})
     assert demo == load(tmp_path / "demo")
@@ -267,10 +306,16 @@ def _wheel(folder: Path) -> fetch.Package:
     info = "tequio_toy-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("tequio_toy/data.txt", "hola")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tequio-toy\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tequio-toy\nVersion: 1.0\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
-    return fetch.Package("tequio-toy", "1.0", path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return fetch.Package(
+        "tequio-toy", "1.0", path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 @pytest.fixture
@@ -295,7 +340,9 @@ def test_a_wheel_is_downloaded_once_and_one_member_unpacked(shelf: Path, tmp_pat
         fetch.unpack_member(path, "missing.txt", tmp_path / "out" / "e.txt")
 
 
-def test_a_wrong_sha256_is_refused_by_download_and_in_the_cache(shelf: Path, tmp_path: Path) -> None:
+def test_a_wrong_sha256_is_refused_by_download_and_in_the_cache(
+    shelf: Path, tmp_path: Path
+) -> None:
     good = _wheel(shelf)
     wrong = fetch.Package(good.name, good.version, good.file, "0" * 64)
     with refused(DataError, "package-not-fetched"):
@@ -317,20 +364,34 @@ def test_offline_the_error_says_where_to_put_the_file(shelf: Path, tmp_path: Pat
 
 def test_an_sdist_is_fetched_without_running_its_setup(shelf: Path, tmp_path: Path) -> None:
     marker = tmp_path / "setup-was-run"
-    setup = f"open({str(marker)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='tequio-toy')\n"
+    setup = (
+        f"open({str(marker)!r}, 'w').close()\nfrom setuptools import "
+        "setup\nsetup(name='tequio-toy')\n"
+    )
     path = shelf / "tequio-toy-1.0.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
-        for name, text in (("setup.py", setup), ("data.txt", "hola"), ("PKG-INFO", "Name: tequio-toy\n")):
+        for name, text in (
+            ("setup.py", setup),
+            ("data.txt", "hola"),
+            ("PKG-INFO", "Name: tequio-toy\n"),
+        ):
             info = tarfile.TarInfo(f"tequio-toy-1.0/{name}")
             info.size = len(text.encode())
             archive.addfile(info, io.BytesIO(text.encode()))
-    package = fetch.Package("tequio-toy", "1.0", path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    package = fetch.Package(
+        "tequio-toy", "1.0", path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+    )
     fetched = fetch.download_sdist(package, tmp_path / "cache")
-    assert fetch.unpack_member(fetched, "tequio-toy-1.0/data.txt", tmp_path / "d.txt").read_text() == "hola"
+    assert (
+        fetch.unpack_member(fetched, "tequio-toy-1.0/data.txt", tmp_path / "d.txt").read_text()
+        == "hola"
+    )
     assert not marker.exists()
 
 
-def test_without_apt_the_error_names_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_apt_the_error_names_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with refused(DataError, "debian-package-missing", wanted_by="manuals demo"):
         manuals.prepare(tmp_path / "cache")
@@ -367,12 +428,17 @@ def test_real_demo(name: str, cache: Path) -> None:
     files = {participant.name: participant.data for participant in demo.participants} | demo.slices
     if demo.centre is not None:
         files["centre"] = demo.centre
-    rows = {place: [json.loads(line) for line in path.read_text().splitlines()] for place, path in files.items()}
+    rows = {
+        place: [json.loads(line) for line in path.read_text().splitlines()]
+        for place, path in files.items()
+    }
     where: dict[str, str] = {}
     for place, entries in rows.items():
         for entry in entries:
             key = normalise(entry["text"])
-            assert where.setdefault(key, place) == place, f"a text is in {place} and in {where[key]}"
+            assert where.setdefault(key, place) == place, (
+                f"a text is in {place} and in {where[key]}"
+            )
             assert PLAIN_EMAIL.search(entry["text"]) is None
             assert not demo.labels or entry["label"] in demo.labels
     assert len(where) == sum(map(len, rows.values()))  # no text twice in one place either

@@ -48,18 +48,24 @@ def test_a_plan_its_run_and_the_next_plan(
     assert names == ["site0", "site1"]
     row = plan["participants"][0]
     assert row["machine"] == HERE
-    assert row["seconds"]["work"] == pytest.approx(sum(row["seconds"][k] for k in ("train", "evaluate", "personal")))
+    assert row["seconds"]["work"] == pytest.approx(
+        sum(row["seconds"][k] for k in ("train", "evaluate", "personal"))
+    )
     assert row["joules"] == pytest.approx(row["watts"] * row["seconds"]["work"])
     assert row["grams"] is None  # the participants do not say where they are
     assert plan["total"]["grams"] is None
     assert plan["centre"]["grams"] == pytest.approx(plan["centre"]["joules"] / 3.6e6 * 380.95)
-    assert [m["fits"] for m in row["memory"]] == [True] * 4  # ranks 2 and 4, a 4-bit base, whole weights
+    assert [m["fits"] for m in row["memory"]] == [
+        True
+    ] * 4  # ranks 2 and 4, a 4-bit base, whole weights
     ways = {(o["key"], o["where"]): o for o in plan["options"]}
     texts = sum(r["examples"] for r in (*plan["participants"], plan["centre"]))
     assert ways["hybrid", ""]["quality"] == ways["central", "H100 SXM"]["quality"] == texts
     assert ways["alone", ""]["quality"] == sum(r["examples"] for r in plan["participants"]) / 2
     assert any(o["best"] for o in plan["options"])
-    assert not any(o["best"] for o in plan["options"] if o["key"] == "central")  # data would have to leave
+    assert not any(
+        o["best"] for o in plan["options"] if o["key"] == "central"
+    )  # data would have to leave
     assert plan["weakest"]["name"] == "site1"  # rank 2 of 4
     assert plan["weakest"]["levers"][0]["rank"] == 4
     for lang in ("en", "es"):
@@ -74,8 +80,12 @@ def test_a_plan_its_run_and_the_next_plan(
     if not torch.cuda.is_available():
         assert (plan["card_memory"], found["card"]["ratio"]) == (None, None)
     on_card = found | {"card": {"predicted": 4, "measured": 3, "ratio": 0.75}, "factors": {}}
-    assert "Memory of the graphics card, measured ÷ forecast: 0.75." in render_plan(plan | {"after": on_card}, "en")
-    assert "Of its graphics card it takes 2.00\u00a0GB" in render_plan(plan | {"card_memory": 2 * 10**9}, "en")
+    assert "Memory of the graphics card, measured ÷ forecast: 0.75." in render_plan(
+        plan | {"after": on_card}, "en"
+    )
+    assert "Of its graphics card it takes 2.00\u00a0GB" in render_plan(
+        plan | {"card_memory": 2 * 10**9}, "en"
+    )
     factor = recalibrate(plan, found)[HERE]
     ratios = sorted(r["ratio"] for r in found["participants"])
     assert factor == pytest.approx(sum(ratios) / 2)  # the median of two
@@ -120,11 +130,19 @@ def test_a_simulation_teaches_only_this_machine(
     assert not_learnt(found) == ["L4"]
     rows = {row["name"]: row for row in found["participants"]}
     assert (rows["site0"]["alike"], rows["site1"]["alike"]) == (False, True)
-    assert (found["ratio"], found["joules_ratio"]) == (rows["site1"]["ratio"], rows["site1"]["joules_ratio"])
-    assert compare({**plan, "participants": [plan["participants"][0]]}, tmp_path / "run")["ratio"] is None
+    assert (found["ratio"], found["joules_ratio"]) == (
+        rows["site1"]["ratio"],
+        rows["site1"]["joules_ratio"],
+    )
+    assert (
+        compare({**plan, "participants": [plan["participants"][0]]}, tmp_path / "run")["ratio"]
+        is None
+    )
     assert (
         set(recalibrate(plan, found))
-        == set(known_factors(calibration_key(plan["base"]["digest"], plan["threads"], plan["card"])))
+        == set(
+            known_factors(calibration_key(plan["base"]["digest"], plan["threads"], plan["card"]))
+        )
         == {HERE}
     )
     page = render_plan(plan | {"after": found | {"factors": {}, "not_learnt": ["L4"]}}, "en")
@@ -143,10 +161,15 @@ def test_who_was_cut_by_a_budget_teaches_nothing(make_federation: Any, tmp_path:
     start(load_federation(path), tmp_path / "run", False)
     found = compare(plan, tmp_path / "run")
     rows = {row["name"]: row for row in found["participants"]}
-    assert [(rows[name]["cut"], rows[name]["alike"]) for name in ("site0", "site1")] == [(True, False), (False, True)]
+    assert [(rows[name]["cut"], rows[name]["alike"]) for name in ("site0", "site1")] == [
+        (True, False),
+        (False, True),
+    ]
     assert teachers(found) == {HERE: [rows["site1"]["ratio"]]}
     assert found["ratio"] == rows["site1"]["ratio"]
-    assert "cut by a budget" in render_plan(plan | {"after": found | {"factors": {}, "not_learnt": []}}, "en")
+    assert "cut by a budget" in render_plan(
+        plan | {"after": found | {"factors": {}, "not_learnt": []}}, "en"
+    )
 
 
 def test_rounds_of_the_centre_alone_and_of_a_cohort_are_counted(make_federation: Any) -> None:
@@ -154,26 +177,41 @@ def test_rounds_of_the_centre_alone_and_of_a_cohort_are_counted(make_federation:
         config = load_federation(path)
         roster = read_participants(config)
         setup = build(config, participants=roster)
-        return {node.name: estimate_work(config, setup, node, roster[node.name][0]) for node in setup.participants}
+        return {
+            node.name: estimate_work(config, setup, node, roster[node.name][0])
+            for node in setup.participants
+        }
 
     late = works(make_federation(folder="late", centre={"first": 2}, train={"rounds": 5}))
     assert {(work.rounds, work.evaluations) for work in late.values()} == {(3, 4)}
     drawn = works(make_federation(folder="drawn", participants=4, train={"rounds": 6, "cohort": 2}))
     assert [work.rounds for work in drawn.values()] == [3, 3, 3, 3]  # on average
-    assert sorted(work.evaluations for work in drawn.values()) == [0, 0, 7, 7]  # the panel stays the same
+    assert sorted(work.evaluations for work in drawn.values()) == [
+        0,
+        0,
+        7,
+        7,
+    ]  # the panel stays the same
 
 
 def test_a_lever_changes_what_it_names(make_federation: Any) -> None:
-    """A slow line is mended by a faster one, and not by a faster machine; also where no speed is declared."""
+    """A slow line is mended by a faster one, and not by a faster machine; also where no speed is
+    declared.
+    """
     path = make_federation(rows=40, centre=False)
     declare(path, "site1", "uplink_mbit = 0.001")  # rank 2: the weakest
     weak = planned(path)["weakest"]
     levers = {lever["what"]["code"]: lever for lever in weak["levers"]}
     assert weak["name"] == "site1"
-    assert levers["lever-uplink"]["round_seconds"] == pytest.approx(0.5 * weak["round_seconds"], rel=0.05)
+    assert levers["lever-uplink"]["round_seconds"] == pytest.approx(
+        0.5 * weak["round_seconds"], rel=0.05
+    )
     assert levers["lever-faster"]["round_seconds"] == pytest.approx(weak["round_seconds"], rel=0.05)
     more = levers["lever-rank"]
-    assert (more["rank"], more["round_seconds"]) == (4, pytest.approx(2.0 * weak["round_seconds"], rel=0.05))
+    assert (more["rank"], more["round_seconds"]) == (
+        4,
+        pytest.approx(2.0 * weak["round_seconds"], rel=0.05),
+    )
 
 
 def test_energy_is_of_each_ones_own_rated_power(make_federation: Any) -> None:
@@ -192,31 +230,47 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     declare(path, "site0", "tokens_per_second = 100")
     file = path.parent / "participants" / "site1.toml"
     file.write_text(file.read_text() + "\n[budget]\nhours = 1e-6\nkwh = 1e3\n")
-    assert {row["who"] for row in planned(path)["budgets"]} == {None}  # those of participants are private
+    assert {row["who"] for row in planned(path)["budgets"]} == {
+        None
+    }  # those of participants are private
     plan = planned(path, own=True)
     rows = {(row["who"], row["key"]): row for row in plan["budgets"]}
     assert set(rows) == {(None, "megabytes"), ("site1", "hours"), ("site1", "kwh")}
     people = {row["name"]: row for row in plan["participants"]}
     sent = sum(row["bytes_up"] + row["bytes_down"] for row in people.values())
-    assert rows[None, "megabytes"]["rounds"] == rows[None, "megabytes"]["whole"] == pytest.approx(sent / 1e6)
+    assert (
+        rows[None, "megabytes"]["rounds"]
+        == rows[None, "megabytes"]["whole"]
+        == pytest.approx(sent / 1e6)
+    )
     work = people["site1"]["seconds"]["train"] + people["site1"]["seconds"]["evaluate"]
     assert rows["site1", "hours"]["ratio"] == pytest.approx(work / 3600 / 1e-6)
     whole = people["site1"]["seconds"]["work"]
-    assert rows["site1", "hours"]["whole_ratio"] == pytest.approx(whole / 3600 / 1e-6)  # personal models too
+    assert rows["site1", "hours"]["whole_ratio"] == pytest.approx(
+        whole / 3600 / 1e-6
+    )  # personal models too
     assert rows["site1", "kwh"]["whole_ratio"] < 1
     [own] = plan["declared"]
     assert own["name"] == "site0"
     member = people["site0"]
-    assert own["seconds"] > member["rounds"] * member["steps"] * 8 * 4 / 100  # batches of 8 texts of more than 4 tokens
+    assert (
+        own["seconds"] > member["rounds"] * member["steps"] * 8 * 4 / 100
+    )  # batches of 8 texts of more than 4 tokens
     page = render_plan(plan, "en")
-    assert all(text in page for text in ("over by ×", "within", "all together", "that the participants declare"))
+    assert all(
+        text in page
+        for text in ("over by ×", "within", "all together", "that the participants declare")
+    )
     assert planned(path, machine="L4")["declared"] == []
 
 
-def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federation: Any, tmp_path: Path) -> None:
+def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(
+    make_federation: Any, tmp_path: Path
+) -> None:
     path = make_federation(rows=40, participants=3, centre=False)
     tables = {
-        "site0": '[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n[energy]\ncountry = "NO"\ntell = false\n[budget]\nkwh = 0.00765\n',
+        "site0": '[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n[energy]\ncountry = "NO"\ntell = '
+        "false\n[budget]\nkwh = 0.00765\n",
         "site1": '[money]\ncurrency = "EUR"\nper_kwh = 0.3\ntell = true\n[energy]\ncountry = "DE"\n',
     }
     for name, text in tables.items():
@@ -230,7 +284,10 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federa
         for text in written:
             assert ("VND" in text, "0.00765" in text) == (own, own)
             assert "EUR" in text
-        assert (rows["site0"]["money"] is not None, rows["site0"]["grams"] is not None) == (own, own)
+        assert (rows["site0"]["money"] is not None, rows["site0"]["grams"] is not None) == (
+            own,
+            own,
+        )
         assert plan["total"]["priced"] == [2 if own else 1, 3]
         assert ("(for 2 of 3)" in written[1], "(for 1 of 3)" in written[1]) == (own, not own)
         assert "money" not in plan["axes"]

@@ -1,4 +1,6 @@
-"""A newcomer starts from a finished federation; the run is only read, and nothing of the newcomer's text is in what is written."""
+"""A newcomer starts from a finished federation; the run is only read, and nothing of the newcomer's
+text is in what is written.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,26 @@ from tequio.report.html.report import render
 def newcomer(folder: Path, name: str, rows: int) -> Path:
     data = write_jsonl(folder / f"{name}.jsonl", sentences(rows, 900))
     path = folder / f"{name}.toml"
-    path.write_text(f'name = "{name}"\n[data]\npath = "{data}"\n[hardware]\nmax_rank = 2\n', encoding="utf-8")
+    path.write_text(
+        f'name = "{name}"\n[data]\npath = "{data}"\n[hardware]\nmax_rank = 2\n', encoding="utf-8"
+    )
     return path
 
 
 @pytest.fixture
 def run(make_federation: Any, tmp_path: Path) -> Path:
-    return start(load_federation(make_federation(participants=2)), tmp_path / "run", counterfactuals=False).folder
+    return start(
+        load_federation(make_federation(participants=2)), tmp_path / "run", counterfactuals=False
+    ).folder
 
 
 def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     file = newcomer(tmp_path, "late", 60)
     result = adapt(run, file, tmp_path / "out")
-    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before  # the run is only read
+    assert {
+        p: p.read_bytes() for p in run.rglob("*") if p.is_file()
+    } == before  # the run is only read
 
     assert not open_to_others(tmp_path / "out")
     assert sum(result["examples"].values()) == 60  # every row is in one split
@@ -54,20 +62,29 @@ def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -
     assert weights, "an adapter that plain peft can load"
 
     twin = adapt(run, file, tmp_path / "twin")
-    digests = {digest_update(unpack((tmp_path / x / "personal.safetensors").read_bytes(), x)) for x in ("out", "twin")}
+    digests = {
+        digest_update(unpack((tmp_path / x / "personal.safetensors").read_bytes(), x))
+        for x in ("out", "twin")
+    }
     assert len(digests) == 1  # the same seed gives the same model
     assert twin["chosen"] == result["chosen"]
 
-    written = "".join(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
+    written = "".join(
+        p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
     assert not [row["text"] for row in sentences(60, 900) if row["text"] in written]
 
 
 def test_an_adaptation_has_an_account_book_and_a_record(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it took is in its own folder: told figures in the record, private ones in the book alone; neither in the run."""
+    """What it took is in its own folder: told figures in the record, private ones in the book
+    alone; neither in the run.
+    """
     file, out = newcomer(tmp_path, "late", 60), tmp_path / "out"
-    placed = '[energy]\ncountry = "DE"\n[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 2.0\n'
+    placed = (
+        '[energy]\ncountry = "DE"\n[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 2.0\n'
+    )
     file.write_text(file.read_text() + placed)
     result = adapt(run, file, out)
     lines = read_account_books(out)["late"]

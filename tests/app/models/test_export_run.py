@@ -1,4 +1,6 @@
-"""Export of a whole run: rank, agreement with the original, and cards that name no path of this machine."""
+"""Export of a whole run: rank, agreement with the original, and cards that name no path of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +58,26 @@ def test_the_rank_is_at_most_what_was_asked_and_the_agreement_is_measured(
         agreement = row["agreement"]
         assert agreement["count"] > 0
         if kind == "classification":
-            assert f"the same answer on {100 * agreement['equal']:.1f} % of {agreement['count']}" in card
+            assert (
+                f"the same answer on {100 * agreement['equal']:.1f} % of {agreement['count']}"
+                in card
+            )
         else:
-            assert f"loss {agreement['exported_loss']:.4f} instead of {agreement['loss']:.4f}" in card
+            assert (
+                f"loss {agreement['exported_loss']:.4f} instead of {agreement['loss']:.4f}" in card
+            )
     if kind == "classification":
         assert whole["agreement"]["equal"] == 1.0
     else:
-        assert whole["agreement"]["exported_loss"] == pytest.approx(whole["agreement"]["loss"], abs=1e-5)
+        assert whole["agreement"]["exported_loss"] == pytest.approx(
+            whole["agreement"]["loss"], abs=1e-5
+        )
         assert small["agreement"]["exported_loss"] != small["agreement"]["loss"]
 
 
-def test_an_export_elsewhere_says_that_nothing_was_measured(make_federation: Any, kind: str, tmp_path: Path) -> None:
+def test_an_export_elsewhere_says_that_nothing_was_measured(
+    make_federation: Any, kind: str, tmp_path: Path
+) -> None:
     folder = run(make_federation, tmp_path, kind)
     shutil.rmtree(tmp_path / "fed" / "data")
     rows = export_models(folder, None, tmp_path / "out", False, NO_CARBON)
@@ -74,19 +85,26 @@ def test_an_export_elsewhere_says_that_nothing_was_measured(make_federation: Any
     assert "not measured" in (tmp_path / "out" / "site0" / "adapter" / "README.md").read_text()
 
 
-def test_no_file_holds_a_path_of_this_machine(make_federation: Any, kind: str, tmp_path: Path) -> None:
+def test_no_file_holds_a_path_of_this_machine(
+    make_federation: Any, kind: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     export_models(run(make_federation, tmp_path, kind), "site0", out, True, NO_CARBON)
     texts = [file.read_text() for file in out.rglob("*") if file.suffix in (".json", ".md", ".py")]
     assert len(texts) > 5
     assert not any("/tmp" in text or str(Path.home()) in text for text in texts)
     assert (
-        json.loads((out / "site0" / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+        json.loads((out / "site0" / "adapter" / "adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ]
+        is None
     )
     for form, library in (("adapter", "peft"), ("merged", "transformers")):
         found = head((out / "site0" / form / "README.md").read_text())
         assert found["library_name"] == library
-        assert found["pipeline_tag"] == ("text-classification" if kind == "classification" else "text-generation")
+        assert found["pipeline_tag"] == (
+            "text-classification" if kind == "classification" else "text-generation"
+        )
         assert "base_model" not in found
 
 
@@ -104,7 +122,9 @@ def test_a_card_names_base_and_licence_as_the_hub_takes_them(
 ) -> None:
     opened = open_models(run(make_federation, tmp_path, "classification"), "shared")[0]
     base = opened.config.base.model_copy(update={"model": "acme/tiny-bert", "licence": stated})
-    opened = type(opened)(**{**vars(opened), "config": opened.config.model_copy(update={"base": base})})
+    opened = type(opened)(
+        **{**vars(opened), "config": opened.config.model_copy(update={"base": base})}
+    )
     found = head(card_text(opened, NO_CARBON, rank=4))
     assert found["base_model"] == "acme/tiny-bert"
     assert {key: value for key, value in found.items() if key.startswith("license")} == expected
@@ -118,23 +138,38 @@ def test_the_merged_model_has_the_precision_of_the_base_or_the_one_asked_for(
     short = Path(shutil.copytree(tiny_llama, tmp_path / "short"))
     AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(short)
     folder = run(make_federation, tmp_path, "causal", base={"model": str(short)})
-    for asked, expected in ((None, torch.bfloat16), ("float32", torch.float32), ("float16", torch.float16)):
+    for asked, expected in (
+        (None, torch.bfloat16),
+        ("float32", torch.float32),
+        ("float16", torch.float16),
+    ):
         out = tmp_path / f"as-{asked}"
         row = export_models(folder, "shared", out, True, NO_CARBON, dtype=asked)[0]
         tensors = load_file(out / "shared" / "merged" / "model.safetensors")
         assert {tensor.dtype for tensor in tensors.values()} == {expected}
-        assert json.loads((out / "shared" / "merged" / "config.json").read_text())["dtype"] == row["merged_dtype"]
-        assert row["merged_agreement"]["exported_loss"] == pytest.approx(row["merged_agreement"]["loss"], abs=0.02)
+        assert (
+            json.loads((out / "shared" / "merged" / "config.json").read_text())["dtype"]
+            == row["merged_dtype"]
+        )
+        assert row["merged_agreement"]["exported_loss"] == pytest.approx(
+            row["merged_agreement"]["loss"], abs=0.02
+        )
 
 
-def test_an_output_layer_that_was_tied_is_merged_as_one_of_its_own(make_federation: Any, tmp_path: Path) -> None:
+def test_an_output_layer_that_was_tied_is_merged_as_one_of_its_own(
+    make_federation: Any, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
 
     from families import LLAMA, make
 
     tied = make(tmp_path / "tied", ("LlamaForCausalLM", LLAMA | {"tie_word_embeddings": True}))
     folder = run(
-        make_federation, tmp_path, "causal", base={"model": str(tied)}, adapter={"modules": ["lm_head"], "ranks": [2]}
+        make_federation,
+        tmp_path,
+        "causal",
+        base={"model": str(tied)},
+        adapter={"modules": ["lm_head"], "ranks": [2]},
     )
     row = export_models(folder, "shared", tmp_path / "out", True, NO_CARBON)[0]
     merged = Path(row["merged"])

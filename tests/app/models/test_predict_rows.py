@@ -1,4 +1,6 @@
-"""One answer per row, with the row's number: files, standard input, the participant's own column names."""
+"""One answer per row, with the row's number: files, standard input, the participant's own column
+names.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def run(make_federation: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_each_row_has_its_answer(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "ask.csv").write_text('id,message\n1,the nurse was kind\n2,\n3,"the line\nwas rude"\n4,  \n')
+    (tmp_path / "ask.csv").write_text(
+        'id,message\n1,the nurse was kind\n2,\n3,"the line\nwas rude"\n4,  \n'
+    )
     columns = text_columns(run, "site0")
     assert columns[0] == "message"
     assert "text" in columns
@@ -51,7 +55,9 @@ def test_each_row_has_its_answer(run: Path, tmp_path: Path) -> None:
         ('"a", she said\nñ\n'.encode(), ['"a", she said', "ñ"]),
     ],
 )
-def test_standard_input(monkeypatch: pytest.MonkeyPatch, given: bytes, texts: list[str | None]) -> None:
+def test_standard_input(
+    monkeypatch: pytest.MonkeyPatch, given: bytes, texts: list[str | None]
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
     assert read_prediction_texts(Path("-")) == texts
 

@@ -1,4 +1,6 @@
-"""An earlier shared model is tried at home before joining: a verdict from validation data, and nothing written or sent."""
+"""An earlier shared model is tried at home before joining: a verdict from validation data, and
+nothing written or sent.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def run(federation: Path, tmp_path: Path) -> Path:
     return start(load_federation(federation), tmp_path / "run", counterfactuals=False).folder
 
 
-def test_a_run_and_its_exported_model_foretell_the_same(federation: Path, run: Path, tmp_path: Path) -> None:
+def test_a_run_and_its_exported_model_foretell_the_same(
+    federation: Path, run: Path, tmp_path: Path
+) -> None:
     export_models(run, "shared", tmp_path / "exported", merged=False, rank=None)
     config, file = load_federation(federation), load_participant(newcomer(tmp_path))
     before = sorted(tmp_path.rglob("*"))
@@ -44,7 +48,9 @@ def test_a_run_and_its_exported_model_foretell_the_same(federation: Path, run: P
     assert rows[0]["benefit"] == pytest.approx(rows[1]["benefit"], abs=1e-3)
 
 
-def test_a_head_that_began_from_other_words_is_the_same_model(federation: Path, run: Path, tmp_path: Path) -> None:
+def test_a_head_that_began_from_other_words_is_the_same_model(
+    federation: Path, run: Path, tmp_path: Path
+) -> None:
     """Descriptions give the head its start; the earlier run's head is tried in any case."""
     config, file = load_federation(federation), load_participant(newcomer(tmp_path))
     task = config.task.model_copy(update={"labels": {"bad": "horrid", "good": "splendid"}})
@@ -57,7 +63,9 @@ def test_a_head_that_began_from_other_words_is_the_same_model(federation: Path, 
 def test_a_model_with_other_labels_is_refused(federation: Path, run: Path, tmp_path: Path) -> None:
     export_models(run, "shared", tmp_path / "exported", merged=False)
     config, file = load_federation(federation), load_participant(newcomer(tmp_path))
-    task = config.task.model_copy(update={"labels": {"bad": "rude", "dull": "grey", "good": "kind"}})
+    task = config.task.model_copy(
+        update={"labels": {"bad": "rude", "dull": "grey", "good": "kind"}}
+    )
     other = config.model_copy(update={"task": task})
     with pytest.raises(UpdateError, match="other labels"):
         try_at_home(other, file, tmp_path / "exported" / "shared")
@@ -65,10 +73,14 @@ def test_a_model_with_other_labels_is_refused(federation: Path, run: Path, tmp_p
         try_at_home(other, file, run)
 
 
-def test_an_exported_model_of_other_layers_is_refused(federation: Path, run: Path, tmp_path: Path) -> None:
+def test_an_exported_model_of_other_layers_is_refused(
+    federation: Path, run: Path, tmp_path: Path
+) -> None:
     export_models(run, "shared", tmp_path / "exported", merged=False)
     config, file = load_federation(federation), load_participant(newcomer(tmp_path))
-    other = config.model_copy(update={"adapter": config.adapter.model_copy(update={"modules": ["query"]})})
+    other = config.model_copy(
+        update={"adapter": config.adapter.model_copy(update={"modules": ["query"]})}
+    )
     with refused(UpdateError, "model-unfit", key="layers"):
         try_at_home(other, file, tmp_path / "exported" / "shared" / "adapter")
     with refused(RunError, "model-unfit", key="base"):

@@ -31,7 +31,9 @@ def extend(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
-def test_energy_is_one_number_whatever_watts_a_participant_states(make_federation: Any, tmp_path: Path) -> None:
+def test_energy_is_one_number_whatever_watts_a_participant_states(
+    make_federation: Any, tmp_path: Path
+) -> None:
     path = make_federation(rows=40)
     people = path.parent / "participants"
     file = people / "site0.toml"
@@ -40,7 +42,13 @@ def test_energy_is_one_number_whatever_watts_a_participant_states(make_federatio
     start(load_federation(path), run, False)
     entries, _ = records(run)
     found, shown = accounts(entries), summary(entries)
-    rows = [row for e in entries if e.kind == "round" for row in e.body["train"] if row["name"] == "site0"]
+    rows = [
+        row
+        for e in entries
+        if e.kind == "round"
+        for row in e.body["train"]
+        if row["name"] == "site0"
+    ]
     if rows[0]["energy"]["method"].endswith("model"):  # a counter does not ask what is stated
         assert found["participants"][0]["joules"] > found["participants"][1]["joules"] * 5
         assert all(row["energy"]["hosted"] < row["joules"] / 5 for row in rows)
@@ -55,9 +63,13 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     path = make_federation(rows=40, energy={"country": "MX"})
     people = path.parent / "participants"
     extend(people / "site0.toml", '\n[energy]\ncountry = "DE"\nembodied_kg = 100.0\n')
-    extend(people / "site0.toml", '[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 1.0\ntell = true\n')
     extend(
-        people / "site1.toml", '\n[energy]\ncountry = "FR"\ntell = false\n[money]\ncurrency = "CHF"\ncapital = 0.0\n'
+        people / "site0.toml",
+        '[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 1.0\ntell = true\n',
+    )
+    extend(
+        people / "site1.toml",
+        '\n[energy]\ncountry = "FR"\ntell = false\n[money]\ncurrency = "CHF"\ncapital = 0.0\n',
     )
     run = tmp_path / "run"
     start(load_federation(path), run, False)
@@ -73,21 +85,39 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     private = [run / "participants/site0" / file for file in ("accounts.jsonl", "salt")]
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
     books = read_account_books(run)
-    assert [line["work"] for line in books["site1"]] == [*["evaluate", "train"] * 2, "evaluate", "local", "personal"]
+    assert [line["work"] for line in books["site1"]] == [
+        *["evaluate", "train"] * 2,
+        "evaluate",
+        "local",
+        "personal",
+    ]
     assert {line["money"]["currency"] for line in books["site1"]} == {"CHF"}
     assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
     assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France
-    assert sum(line["joules"] for line in books["site0"]) == pytest.approx(disclosed["site0"]["joules"])
+    assert sum(line["joules"] for line in books["site0"]) == pytest.approx(
+        disclosed["site0"]["joules"]
+    )
 
-    # against training alone: the local model apart, in the record as it is told and in the book with private money
+    # against training alone: the local model apart, in the record as it is told and in the book
+    # with private money
     compared = {row["name"]: row for row in against_alone(entries)["participants"]}
-    separate = {work: [x for x in books["site0"] if (x["work"] == "local") == work] for work in (True, False)}
-    assert compared["site0"]["alone"]["joules"] == pytest.approx(sum(x["joules"] for x in separate[True]))
-    assert compared["site0"]["joined"]["joules"] == pytest.approx(sum(x["joules"] for x in separate[False]))
+    separate = {
+        work: [x for x in books["site0"] if (x["work"] == "local") == work]
+        for work in (True, False)
+    }
+    assert compared["site0"]["alone"]["joules"] == pytest.approx(
+        sum(x["joules"] for x in separate[True])
+    )
+    assert compared["site0"]["joined"]["joules"] == pytest.approx(
+        sum(x["joules"] for x in separate[False])
+    )
     money = [sum(x["money"]["amount"] for x in separate[work]) for work in (True, False)]
     assert compared["site0"]["avoided"]["money"] == {"EUR": pytest.approx(money[0] - money[1])}
     assert compared["site0"]["avoided"]["grams"] is not None
-    assert (compared["site1"]["avoided"]["money"], compared["site1"]["avoided"]["grams"]) == ({}, None)
+    assert (compared["site1"]["avoided"]["money"], compared["site1"]["avoided"]["grams"]) == (
+        {},
+        None,
+    )
     assert {row["name"]: set(row["avoided"]["money"]) for row in of_books(books)} == {
         "site0": {"EUR"},
         "site1": {"CHF"},
@@ -100,17 +130,21 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
 
     say_accounts(run)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "not known. Kept private by site1 ([energy] tell = false in participant.toml)." in printed
-
-    english = (
-        r"\b(the|and|who|energy|money|of|alone|joined|avoided|private|not|known|in|all|coordinator|rounds|Boundary)\b"
+    assert (
+        "not known. Kept private by site1 ([energy] tell = false in participant.toml)." in printed
     )
+
+    english = r"\b(the|and|who|energy|money|of|alone|joined|avoided|private|not|known|in|all|coordinator|rounds|Boundary)\b"
     for own in (False, True):
         say_accounts(run, own, "es")
-        spanish = re.sub(r"\[energy\] [a-z]+ (o intensity|= false) en [a-z]+\.toml", "", capsys.readouterr().out)
+        spanish = re.sub(
+            r"\[energy\] [a-z]+ (o intensity|= false) en [a-z]+\.toml", "", capsys.readouterr().out
+        )
         assert re.findall(english, spanish) == []
         assert ("Cuentas propias" in spanish) is own
-        assert "Gramos para una ficha del modelo: no se sabe. Dato privado de site1" in " ".join(spanish.split())
+        assert "Gramos para una ficha del modelo: no se sabe. Dato privado de site1" in " ".join(
+            spanish.split()
+        )
 
     # the model card says grams where they are known, and that they are not where not
     known = {"emissions": 12.5, "source": "a test", "training_type": "fine-tuning"}

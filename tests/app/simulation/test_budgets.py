@@ -33,7 +33,9 @@ def travelled(rounds: list[Any]) -> int:
     return sum(row["bytes_up"] + row["bytes_down"] for row in rows)
 
 
-def test_a_participants_budget_cuts_its_steps_and_then_refuses(make_federation: Any, tmp_path: Path) -> None:
+def test_a_participants_budget_cuts_its_steps_and_then_refuses(
+    make_federation: Any, tmp_path: Path
+) -> None:
     train = {"rounds": 3, "max_steps": 40, "local_epochs": 10.0, "patience": 3}
     path = make_federation(rows=60, train=train, centre=False)
     file = path.parent / "participants" / "site0.toml"
@@ -49,20 +51,42 @@ def test_a_participants_budget_cuts_its_steps_and_then_refuses(make_federation: 
     assert rows == [] or rows[-1]["steps"] < asked
     assert all(row["note"]["code"] == "steps-cut" for row in rows if row["steps"] < asked)
     dearest = max(
-        [line["joules"] / 3.6e6 / max(1, row["steps"]) for line, row in zip(work, rows, strict=True)], default=0
+        [
+            line["joules"] / 3.6e6 / max(1, row["steps"])
+            for line, row in zip(work, rows, strict=True)
+        ],
+        default=0,
     )
     spent = sum(line["joules"] for line in work) / 3.6e6
     assert spent <= limit + 3 * dearest  # one step, with what a task takes beside its steps
-    refused = [a["reason"] for body in kinds["round"] for a in body["admissions"] if a["status"] == "withheld"]
+    refused = [
+        a["reason"]
+        for body in kinds["round"]
+        for a in body["admissions"]
+        if a["status"] == "withheld"
+    ]
     assert refused
-    assert all(reason == {"code": "own-budget-spent", "facts": {"keys": ["kwh"]}} for reason in refused)
-    assert all(row["steps"] == asked for b in kinds["round"] for row in b["train"] if row["name"] == "site1")
+    assert all(
+        reason == {"code": "own-budget-spent", "facts": {"keys": ["kwh"]}} for reason in refused
+    )
+    assert all(
+        row["steps"] == asked
+        for b in kinds["round"]
+        for row in b["train"]
+        if row["name"] == "site1"
+    )
     assert "budget of energy is spent" in render(entries, "en")
 
 
 def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Path) -> None:
-    """In megabytes, which are the same on every machine: enough for two rounds of fifty, and no byte more is spent."""
-    start(load_federation(make_federation(rows=60, folder="short", train={"rounds": 1})), tmp_path / "one", False)
+    """In megabytes, which are the same on every machine: enough for two rounds of fifty, and no
+    byte more is spent.
+    """
+    start(
+        load_federation(make_federation(rows=60, folder="short", train={"rounds": 1})),
+        tmp_path / "one",
+        False,
+    )
     _, once = records(tmp_path / "one")
     sent = travelled(once["round"])
     most = {"megabytes": 2.5 * sent / 1e6}
@@ -89,7 +113,9 @@ def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Pa
         {"server": "adam"},
     ],
 )
-def test_a_rounds_bytes_are_bounded_before_it(make_federation: Any, algorithm: dict[str, Any]) -> None:
+def test_a_rounds_bytes_are_bounded_before_it(
+    make_federation: Any, algorithm: dict[str, Any]
+) -> None:
     """For every way of sending."""
     setup = build_setup(make_federation(rows=60, train={"rounds": 3}, algorithm=algorithm))
     runtime = Embedded(setup.nodes)
@@ -104,7 +130,9 @@ def test_so_are_those_of_a_window_in_which_late_updates_land(make_federation: An
     train = {"pace": "buffered", "round_seconds": 10.0, "rounds": 6, "patience": 9}
     path = make_federation(rows=60, train=train)
     slow = path.parent / "participants" / "site0.toml"
-    slow.write_text(slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
+    slow.write_text(
+        slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n")
+    )
     setup = build_setup(path)
     runtime = Embedded(setup.nodes)
     state, _ = open_state(setup.run_spec, runtime)
@@ -127,9 +155,16 @@ def test_an_upload_that_does_not_fit_is_not_begun(make_federation: Any, tmp_path
     file.write_text(file.read_text() + f"\n[budget]\nmegabytes = {2.5 * one / 1e6}\n")
     start(load_federation(path), tmp_path / "run", False)
     _, kinds = records(tmp_path / "run")
-    lines = [line for line in read_account_books(tmp_path / "run")["site0"] if line["work"] == "train"]
+    lines = [
+        line for line in read_account_books(tmp_path / "run")["site0"] if line["work"] == "train"
+    ]
     assert [line["bytes"] for line in lines] == [one, one]
-    refused = [a["reason"] for body in kinds["round"] for a in body["admissions"] if a["status"] == "withheld"]
+    refused = [
+        a["reason"]
+        for body in kinds["round"]
+        for a in body["admissions"]
+        if a["status"] == "withheld"
+    ]
     assert refused == [{"code": "own-budget-spent", "facts": {"keys": ["megabytes"]}}]
 
 
@@ -146,10 +181,14 @@ LONG = {"local_rates": [5e-3, 2e-3], "private_rates": [2e-3], "private_epochs": 
 
 def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_path: Path) -> None:
     """Enough for the rounds and for about a third of the personal model."""
-    path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG, centre=False)
+    path = make_federation(
+        rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG, centre=False
+    )
     start(load_federation(path), tmp_path / "plain", False)
     whole = joules(tmp_path / "plain", "site0")
-    limit = (whole["train"] + whole["evaluate"] + (whole["local"] + whole["personal"]) / 3.0) / 3.6e6
+    limit = (
+        whole["train"] + whole["evaluate"] + (whole["local"] + whole["personal"]) / 3.0
+    ) / 3.6e6
     file = path.parent / "participants" / "site0.toml"
     file.write_text(file.read_text() + f"\n[budget]\nkwh = {limit}\n")
     start(load_federation(path), tmp_path / "run", False)
@@ -168,7 +207,9 @@ def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_p
 def test_where_nothing_is_left_the_shared_model_is_delivered(
     make_federation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All own budgets are spent after the first look: the rounds end, nobody trains, nobody fails."""
+    """All own budgets are spent after the first look: the rounds end, nobody trains, nobody
+    fails.
+    """
     path = make_federation(rows=60, train={"rounds": 3}, personal={"ditto": [0.1]}, centre=False)
     for name in ("site0", "site1"):
         file = path.parent / "participants" / f"{name}.toml"
@@ -176,18 +217,29 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
     run = tmp_path / "run"
     outcome = start(load_federation(path), run, False)
     entries, kinds = records(run)
-    assert outcome.end["reason"] == {"code": "own-budgets-spent", "facts": {"count": 2, "participants": 2}}
+    assert outcome.end["reason"] == {
+        "code": "own-budgets-spent",
+        "facts": {"count": 2, "participants": 2},
+    }
     assert "round" not in kinds
     assert len(kinds["wait"]) == 1
     for body in kinds["personal"]:
         assert body["chosen"] == "shared"
         cut = body["cut"]["facts"]["cut"][0]
-        assert (cut["code"], cut["facts"]["fit"], cut["facts"]["steps"]) == ("fit-shortened", "local", 0)
+        assert (cut["code"], cut["facts"]["fit"], cut["facts"]["steps"]) == (
+            "fit-shortened",
+            "local",
+            0,
+        )
         assert body["test"]["local"] == body["test"]["base"]
         assert body["benefit"] is None  # nothing was trained alone to compare with
         assert body["gains"]["personal_over_local"] == {"loss": None, "accuracy": None}
         assert body["gains"]["personal_over_base"]["loss"] is not None
-    assert [line["work"] for line in read_account_books(run)["site0"]] == ["evaluate", "local", "personal"]
+    assert [line["work"] for line in read_account_books(run)["site0"]] == [
+        "evaluate",
+        "local",
+        "personal",
+    ]
     print_summary(run, run / "report.html", summary(entries))
     printed, found = " ".join(capsys.readouterr().out.split()), summary(entries)
     for name in ("site0", "site1"):
@@ -226,7 +278,9 @@ def test_spent_budgets_end_the_rounds_of_peers_and_of_bases(
     assert "have spent their own budgets" in render(entries, "en")
 
 
-def test_a_federations_budget_covers_the_personal_models_too(make_federation: Any, tmp_path: Path) -> None:
+def test_a_federations_budget_covers_the_personal_models_too(
+    make_federation: Any, tmp_path: Path
+) -> None:
     path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG)
     start(load_federation(path), tmp_path / "plain", False)
 
@@ -251,7 +305,9 @@ def test_a_federations_budget_covers_the_personal_models_too(make_federation: An
     assert spent(tmp_path / "run")[1] < 0.8 * personal
 
 
-def test_a_budget_of_money_counts_what_the_accounts_count(make_federation: Any, tmp_path: Path) -> None:
+def test_a_budget_of_money_counts_what_the_accounts_count(
+    make_federation: Any, tmp_path: Path
+) -> None:
     """The coordinator's, which no key need tell."""
     money = {"currency": "EUR", "per_kwh": 0.3, "rent_per_hour": 2.0}
     path = make_federation(rows=60, train={"rounds": 2}, money=money, budget={"money": 100.0})
@@ -312,5 +368,8 @@ def test_a_budget_that_pays_for_no_round_is_said(
     print_summary(run, run / "report.html", summary(entries))
     assert "No round was completed: the budget of energy is spent." in capsys.readouterr().out
     page = render(entries, "en")
-    assert "No round was completed: the budget of energy is spent. It is not known whether joining pays" in page
+    assert (
+        "No round was completed: the budget of energy is spent. It is not known whether joining "
+        "pays" in page
+    )
     assert "paid for none" not in page

@@ -1,4 +1,6 @@
-"""A run whose federation.toml or participant.toml was edited is not resumed unnoticed: the key is named, and the way to go on."""
+"""A run whose federation.toml or participant.toml was edited is not resumed unnoticed: the key is
+named, and the way to go on.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,18 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_an_edited_key_is_named_and_the_record_can_be_resumed(make_federation: Maker, tmp_path: Path) -> None:
+def test_an_edited_key_is_named_and_the_record_can_be_resumed(
+    make_federation: Maker, tmp_path: Path
+) -> None:
     federation = make_federation(centre=False)
     cut_off(federation, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     edit(federation, "learning_rate = 0.005", "learning_rate = 0.001")
     with pytest.raises(RunError) as caught:
         resume(tmp_path / "run")
-    assert "the key train.learning_rate of federation.toml (expected 0.005, found 0.001)" in str(caught.value)
+    assert "the key train.learning_rate of federation.toml (expected 0.005, found 0.001)" in str(
+        caught.value
+    )
     assert f"tequio run --resume {tmp_path / 'run'} --as-recorded" in caught.value.fix
     assert resume(tmp_path / "run", as_recorded=True).end["rounds"] == 2
     edit(federation, "learning_rate = 0.001", "# as before\nlearning_rate = 0.0050")
@@ -53,13 +59,17 @@ def test_the_seed_of_the_command_line_is_no_edit(make_federation: Maker, tmp_pat
     assert resume(tmp_path / "run").end["rounds"] == 2
 
 
-def test_a_run_of_an_earlier_version_is_compared_where_its_file_is_usual(make_federation: Maker) -> None:
+def test_a_run_of_an_earlier_version_is_compared_where_its_file_is_usual(
+    make_federation: Maker,
+) -> None:
     federation = make_federation(centre=False)
     run = federation.parent / "runs" / "small-7"
     cut_off(federation, run)
     (run / "source.json").unlink()
     edit(federation, "max_tokens = 16", "max_tokens = 12")
-    with pytest.raises(RunError, match=r"task\.max_tokens of federation\.toml \(expected 16, found 12\)"):
+    with pytest.raises(
+        RunError, match=r"task\.max_tokens of federation\.toml \(expected 16, found 12\)"
+    ):
         resume(run)
     federation.unlink()
     assert resume(run).end["rounds"] == 2
@@ -69,5 +79,7 @@ def test_keys_of_a_participant_are_named(make_federation: Maker, tmp_path: Path)
     federation = make_federation(centre=False)
     cut_off(federation, tmp_path / "run")
     edit(federation.parent / "participants" / "site0.toml", "max_rank = 4", "max_rank = 2")
-    with pytest.raises(RunError, match=r"the key hardware\.max_rank in participant\.toml of participant site0"):
+    with pytest.raises(
+        RunError, match=r"the key hardware\.max_rank in participant\.toml of participant site0"
+    ):
         resume(tmp_path / "run")

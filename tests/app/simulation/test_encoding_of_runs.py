@@ -1,4 +1,6 @@
-"""A causal run and its encoding: what a record says of it, and what a run of an earlier encoding still does."""
+"""A causal run and its encoding: what a record says of it, and what a run of an earlier encoding
+still does.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def as_earlier(run: Path) -> None:
     rewritten(run, without)
 
 
-def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(federation: Path, tmp_path: Path) -> None:
+def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(
+    federation: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     start(load_federation(federation), run, False)
     found = header(run)
@@ -67,7 +71,11 @@ def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(federation: Path,
     assert "too_long" not in site1
     page, summary = write_report(run, "en", None)
     notes = summary["participants"][0]["notes"]
-    assert (notes["cut"], notes["too_long"], notes["texts"]) == (0, 3, sum(site0["counts"].values()))
+    assert (notes["cut"], notes["too_long"], notes["texts"]) == (
+        0,
+        3,
+        sum(site0["counts"].values()),
+    )
     assert "3 of 36 pairs or chats were longer than" in page.read_text(encoding="utf-8")
     as_earlier(run)
     assert verify_run(run)["ok"]
@@ -75,7 +83,9 @@ def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(federation: Path,
     assert len(predict_texts(run, "site1", ["the train and"], 4)) == 1
     out = tmp_path / "out"
     assert export_models(run, "shared", out, False)
-    assert json.loads((out / "shared" / "adapter" / "encoding.json").read_text())["version"] == VERSION
+    assert (
+        json.loads((out / "shared" / "adapter" / "encoding.json").read_text())["version"] == VERSION
+    )
 
 
 def test_a_run_of_an_earlier_encoding_is_not_resumed(federation: Path, tmp_path: Path) -> None:
@@ -87,7 +97,9 @@ def test_a_run_of_an_earlier_encoding_is_not_resumed(federation: Path, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         start(load_federation(federation), run, False, watch=halt)
     as_earlier(run)
-    with pytest.raises(RunError, match=r"cannot be resumed.*encoding 1 in the record, 2 in this version of Tequio"):
+    with pytest.raises(
+        RunError, match=r"cannot be resumed.*encoding 1 in the record, 2 in this version of Tequio"
+    ):
         resume(run)
 
 

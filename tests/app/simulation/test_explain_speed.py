@@ -37,7 +37,9 @@ def go_together(setup: RunSetup) -> bool:
         ({"train": {"max_steps": 7}}, "", "same number of steps"),
     ],
 )
-def test_why_participants_train_alone(make_federation: Any, keys: dict[str, Any], own: str, why: str) -> None:
+def test_why_participants_train_alone(
+    make_federation: Any, keys: dict[str, Any], own: str, why: str
+) -> None:
     longest = keys.get("task", {}).get("max_tokens")
     path = make_federation(centre=False, **({} if longest else keys))
     for file in path.parent.rglob("*.toml"):
@@ -52,7 +54,12 @@ def test_why_participants_train_alone(make_federation: Any, keys: dict[str, Any]
         setup = replace(setup, config=setup.config.model_copy(update={"task": task}), nodes=nodes)
     if "steps" in why:
         first, *rest = setup.run_spec.members
-        setup = replace(setup, run_spec=replace(setup.run_spec, members=(replace(first, steps=first.steps + 1), *rest)))
+        setup = replace(
+            setup,
+            run_spec=replace(
+                setup.run_spec, members=(replace(first, steps=first.steps + 1), *rest)
+            ),
+        )
     said = alone_for(setup)
     assert why in said
     assert go_together(setup) == (said == "")

@@ -1,4 +1,6 @@
-"""Whole runs with local terms, FOMAML, Reptile and Ditto: they end, resume to the same bits, and are refused where they cannot work."""
+"""Whole runs with local terms, FOMAML, Reptile and Ditto: they end, resume to the same bits, and
+are refused where they cannot work.
+"""
 
 from __future__ import annotations
 
@@ -70,14 +72,21 @@ def test_a_run_with_a_term_ends_and_resumes_to_the_same_bits(
 
 
 @pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
-def test_all_terms_and_fomaml_together_in_every_layout(make_federation: Any, tmp_path: Path, reduce: str) -> None:
-    config = load_federation(make_federation(rows=60, train=SMALL, local=ALL, algorithm={"reduce": reduce}))
+def test_all_terms_and_fomaml_together_in_every_layout(
+    make_federation: Any, tmp_path: Path, reduce: str
+) -> None:
+    config = load_federation(
+        make_federation(rows=60, train=SMALL, local=ALL, algorithm={"reduce": reduce})
+    )
     start(config, tmp_path / "run", False)
     assert outcome(tmp_path / "run")
 
 
 def test_what_each_task_carries(make_federation: Any) -> None:
-    """The centre has neither replay nor transfer: its texts are the public ones. The gradient travels once a participant."""
+    """The centre has neither replay nor transfer: its texts are the public ones.
+
+    The gradient travels once a participant.
+    """
     w = build_setup(make_federation(train=SMALL, local=ALL))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     seen: list[Any] = []
@@ -86,7 +95,11 @@ def test_what_each_task_carries(make_federation: Any) -> None:
     tasks = [t for t in seen if isinstance(t, TrainRequest)]
     assert [(t.index, t.rank, t.batches) for t in asked] == [(0, 8, w.run_spec.centre.steps)]  # type: ignore[union-attr]
     assert isinstance(seen[0], type(asked[0]))
-    assert [sorted(t.terms) for t in tasks] == [["fedprox", "kl"], sorted(STRENGTHS), sorted(STRENGTHS)]
+    assert [sorted(t.terms) for t in tasks] == [
+        ["fedprox", "kl"],
+        sorted(STRENGTHS),
+        sorted(STRENGTHS),
+    ]
     assert [t.gradient is None for t in tasks] == [True, False, False]
     assert {t.method for t in tasks} == {"fomaml"}
     gradient = tasks[1].gradient
@@ -121,7 +134,10 @@ def test_a_round_without_the_centres_gradient_is_an_error(make_federation: Any) 
             r"kl cannot be computed. It needs public text, and there is none. Give \[local\] data",
         ),
         ({"terms": {"replay": 0.1}}, r"replay cannot be computed. It needs public text"),
-        ({"terms": {"transfer": 1.0}}, r"transfer cannot be computed. It needs the gradient of a centre"),
+        (
+            {"terms": {"transfer": 1.0}},
+            r"transfer cannot be computed. It needs the gradient of a centre",
+        ),
         ({"term": {}}, r"did you mean 'local.terms'|did you mean 'terms'"),
     ],
 )
@@ -129,7 +145,9 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     make_federation: Any, local: Mapping[str, Any], message: str
 ) -> None:
     path = make_federation(centre=False)
-    text = path.read_text() + "\n[local]\n" + "\n".join(f"{k} = {_toml(v)}" for k, v in local.items())
+    text = (
+        path.read_text() + "\n[local]\n" + "\n".join(f"{k} = {_toml(v)}" for k, v in local.items())
+    )
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         build_setup(path)
@@ -148,7 +166,9 @@ def _toml(value: Any) -> str:
 
 
 def test_public_text_of_ones_own(make_federation: Any, tmp_path: Path) -> None:
-    """It is read and digested, changed text stops a resume, and the gate's slices do not share it."""
+    """It is read and digested, changed text stops a resume, and the gate's slices do not share
+    it.
+    """
     rows = sentences(20, 321)
     data = write_jsonl(tmp_path / "public.jsonl", rows)
     local = {"terms": {"kl": 0.1, "replay": 0.1}, "data": str(data)}
@@ -173,7 +193,10 @@ def test_ditto_is_another_candidate_and_a_stronger_pull_keeps_nearer(make_federa
     losses = {name: scores["loss"] for name, scores in made.body["candidates"].items()}
     assert losses[made.body["chosen"]] <= losses["shared"]
     data, budget = (node.data.train, node.data.train), w.settings["site0"].private
-    lengths = [fit(node, zero(w.run_spec.spec), data, budget, 1, pull).tail.norm() for pull in (0.0, 10.0, 1000.0)]
+    lengths = [
+        fit(node, zero(w.run_spec.spec), data, budget, 1, pull).tail.norm()
+        for pull in (0.0, 10.0, 1000.0)
+    ]
     assert lengths[0] > lengths[1] > lengths[2]
 
 
@@ -184,10 +207,14 @@ def test_without_ditto_nothing_is_added(make_federation: Any) -> None:
     assert not [name for name in made.body["candidates"] if "ditto" in name]
 
 
-def test_a_newcomer_starts_from_a_federation_of_fomaml_and_reptile(make_federation: Any, tmp_path: Path) -> None:
+def test_a_newcomer_starts_from_a_federation_of_fomaml_and_reptile(
+    make_federation: Any, tmp_path: Path
+) -> None:
     local = {"method": "fomaml", "method_settings": {"inner_rate": 0.1}, "terms": {"kl": 0.1}}
     config = load_federation(
-        make_federation(train=SMALL, local=local, algorithm={"server": "reptile"}, personal={"ditto": [1.0]})
+        make_federation(
+            train=SMALL, local=local, algorithm={"server": "reptile"}, personal={"ditto": [1.0]}
+        )
     )
     start(config, tmp_path / "run", False)
     data = write_jsonl(tmp_path / "late.jsonl", sentences(60, 900))
@@ -204,7 +231,12 @@ def test_two_batches_a_step_count_as_twice_the_work(make_federation: Any) -> Non
     from tequio.app.assembly.profile import build_node_profile
 
     sizes: list[int] = []
-    for local in ({}, {"method": "fomaml"}, {"terms": {"replay": 0.1}}, {"method": "fomaml", "terms": {"kl": 0.1}}):
+    for local in (
+        {},
+        {"method": "fomaml"},
+        {"terms": {"replay": 0.1}},
+        {"method": "fomaml", "terms": {"kl": 0.1}},
+    ):
         config = load_federation(make_federation(local=local, folder=f"fed{len(sizes)}"))
         setup = build(config)
         profile = build_node_profile(setup.participants[0], HardwareSection(), {})

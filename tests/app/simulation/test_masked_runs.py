@@ -34,7 +34,10 @@ MASKED: dict[str, Any] = {"privacy": {"mode": "masked"}}
 def difference(one: Update, other: Update) -> float:
     """Return the largest difference of two shared models."""
     assert one.entries.keys() == other.entries.keys()
-    return max(float((plain(one.entries[key]) - plain(other.entries[key])).abs().max()) for key in one.entries)
+    return max(
+        float((plain(one.entries[key]) - plain(other.entries[key])).abs().max())
+        for key in one.entries
+    )
 
 
 @pytest.mark.parametrize("reduce", ["ffa", "rolora"])
@@ -70,7 +73,9 @@ def test_masked_rounds_make_the_model_of_open_rounds(
         assert body["sums"]["train"]["loss_first"] == pytest.approx(sum(first) / 5, abs=1e-5)
         assert body["sums"]["train"]["clipped"] == 0
         for row in own.values():
-            assert [row[key] for key in ("tokens", "examples", "loss_first", "loss_last", "norm")] == [None] * 5
+            assert [
+                row[key] for key in ("tokens", "examples", "loss_first", "loss_last", "norm")
+            ] == [None] * 5
         assert body["validation"] == {}
 
 
@@ -102,11 +107,15 @@ def masked_federation(make_federation: Callable[..., Path], **sections: Any) -> 
     return make_federation(**(given | sections))
 
 
-def test_a_whole_run_is_made_again_and_reported(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_whole_run_is_made_again_and_reported(
+    make_federation: Callable[..., Path], tmp_path: Path
+) -> None:
     config = load_federation(masked_federation(make_federation, gate={"interpolate": 3}))
     done = start(config, tmp_path / "run", counterfactuals=False)
     again = start(config, tmp_path / "again", counterfactuals=False, workers=2)
-    assert again.end["outcome"] == done.end["outcome"], "keys and masks are others, the sums are the same"
+    assert again.end["outcome"] == done.end["outcome"], (
+        "keys and masks are others, the sums are the same"
+    )
     assert resume(tmp_path / "run").end["outcome"] == done.end["outcome"]
     with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
         entries = list(ledger.entries())
@@ -126,7 +135,9 @@ class Cut(Exception):
     """A run that is cut off."""
 
 
-def test_a_run_that_was_cut_off_ends_the_same(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_ends_the_same(
+    make_federation: Callable[..., Path], tmp_path: Path
+) -> None:
     """The new process has other keys and secrets, and the phase of the sum that was cut is made
     again from its start."""
     config = load_federation(masked_federation(make_federation))
@@ -146,7 +157,10 @@ def test_a_run_that_was_cut_off_ends_the_same(make_federation: Callable[..., Pat
 REFUSED: dict[str, dict[str, Any]] = {
     "masked-few": {"participants": 2},
     "masked-peers": {"topology": {"kind": "ring"}, "centre": False},
-    "masked-buffered": {"train": {"pace": "buffered", "round_seconds": 10.0}, "algorithm": {"reduce": "stack"}},
+    "masked-buffered": {
+        "train": {"pace": "buffered", "round_seconds": 10.0},
+        "algorithm": {"reduce": "stack"},
+    },
     "masked-cohort": {"train": {"cohort": 3}},
     "masked-lockstep": {"train": {"lockstep": 2}},
     "masked-reduce": {"algorithm": {"reduce": "fedit", "weights": "uniform"}},
@@ -157,14 +171,20 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("code", REFUSED)
-def test_what_does_not_go_with_masked_rounds_is_refused(make_federation: Callable[..., Path], code: str) -> None:
+def test_what_does_not_go_with_masked_rounds_is_refused(
+    make_federation: Callable[..., Path], code: str
+) -> None:
     config = load_federation(masked_federation(make_federation, **REFUSED[code]))
     assert refused(lambda: check_pieces(config)) == code
 
 
 @pytest.mark.parametrize("watching", ["screen", "equity"])
-def test_screens_and_credits_are_refused(make_federation: Callable[..., Path], watching: str) -> None:
-    section = {"screen": {"norm_bound": 2.0}} if watching == "screen" else {"equity": {"credit": True}}
+def test_screens_and_credits_are_refused(
+    make_federation: Callable[..., Path], watching: str
+) -> None:
+    section = (
+        {"screen": {"norm_bound": 2.0}} if watching == "screen" else {"equity": {"credit": True}}
+    )
     config = load_federation(masked_federation(make_federation, **section))
     assert refused(lambda: check_pieces(config)) == "sum-piece"
 
@@ -174,7 +194,9 @@ def test_several_bases_and_distilling_are_refused(make_two_bases: Callable[..., 
     assert refused(lambda: check_pieces(config)) == "masked-bases"
 
 
-def test_a_participant_may_insist_on_masked_rounds(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_participant_may_insist_on_masked_rounds(
+    make_federation: Callable[..., Path], tmp_path: Path
+) -> None:
     path = make_federation(participants=3)
     own = path.parent / "participants" / "site1.toml"
     own.write_text(own.read_text() + '\n[privacy]\nleast_mode = "masked"\n')
@@ -193,7 +215,9 @@ def test_a_network_refuses_what_does_not_go_with_masked_rounds(
     assert not folder.exists()
 
 
-def test_nobody_joins_for_less_than_it_insists_on(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+def test_nobody_joins_for_less_than_it_insists_on(
+    make_federation: Callable[..., Path], tmp_path: Path
+) -> None:
     path = make_federation(participants=3)
     own = path.parent / "participants" / "site1.toml"
     _, invitations = init_coordinator_folder(tmp_path / "hub", path, "127.0.0.1:9443")

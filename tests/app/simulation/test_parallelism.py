@@ -1,4 +1,6 @@
-"""How the cores are shared out: by what does not change from run to run, recorded, and kept on resume."""
+"""How the cores are shared out: by what does not change from run to run, recorded, and kept on
+resume.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,12 @@ def one_thread() -> Iterator[None]:
     ],
 )
 def test_who_works_beside_whom(
-    make_federation: Any, cores: int, asked: int | None, recorded: int | None, workers: int, threads: int
+    make_federation: Any,
+    cores: int,
+    asked: int | None,
+    recorded: int | None,
+    workers: int,
+    threads: int,
 ) -> None:
     config = load_federation(make_federation(participants=3))
     torch.set_num_threads(cores)
@@ -56,7 +63,9 @@ def test_workers_are_refused_where_the_run_began_with_several_threads(make_feder
         choose_workers(config, resolve_algorithm(config), 2, 4)
 
 
-def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(make_federation: Any, tmp_path: Path) -> None:
+def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(
+    make_federation: Any, tmp_path: Path
+) -> None:
     config = load_federation(make_federation(participants=3))
     outcomes = [start(config, tmp_path / f"run{k}", True, workers=k).end["outcome"] for k in (1, 2)]
     assert outcomes[0] == outcomes[1]
@@ -76,11 +85,17 @@ def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(make_federation: An
 
 
 def test_memory_counts_the_batches_of_a_lock_step(make_federation: Any) -> None:
-    """Three participants in step hold three batches, however many more are asked for; alone each holds one."""
+    """Three participants in step hold three batches, however many more are asked for; alone each
+    holds one.
+    """
     one, three, many = (
         process_memory(config, resolve_algorithm(config), 3)
         for config in (
-            load_federation(make_federation(participants=3, folder=f"f{n}", kind="causal", train={"lockstep": n}))
+            load_federation(
+                make_federation(
+                    participants=3, folder=f"f{n}", kind="causal", train={"lockstep": n}
+                )
+            )
             for n in (1, 3, 9)
         )
     )

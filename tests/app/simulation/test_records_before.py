@@ -1,4 +1,6 @@
-"""Runs that recorded the digest of a base's files, as versions before did, resume, verify, predict and export."""
+"""Runs that recorded the digest of a base's files, as versions before did, resume, verify, predict
+and export.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def begin(path: Path, out: Path, digests: dict[str, str], rounds: int) -> None:
     config = load_federation(path)
     setup = build(config, participants=read_participants(config), bases=digests)
     folder = RunFolder.create(out)
-    header = {**setup.header, "counterfactuals": False, "commitment": simulation._commit_data(folder, setup)}
+    header = {
+        **setup.header,
+        "counterfactuals": False,
+        "commitment": simulation._commit_data(folder, setup),
+    }
     for group in setup.groups:
         save(folder, base_file(group.name, HEAD_FILE), group.adapted.head_update())
 
@@ -51,11 +57,15 @@ def begin(path: Path, out: Path, digests: dict[str, str], rounds: int) -> None:
 
 
 @pytest.fixture
-def federation(make_two_bases: Any, tiny_bert: Path, small_bert: Path) -> tuple[Path, dict[str, str]]:
+def federation(
+    make_two_bases: Any, tiny_bert: Path, small_bert: Path
+) -> tuple[Path, dict[str, str]]:
     return make_two_bases(participants=2), {MAIN: before(tiny_bert), "small": before(small_bert)}
 
 
-def test_such_a_run_resumes_and_its_models_are_used(federation: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+def test_such_a_run_resumes_and_its_models_are_used(
+    federation: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
     path, digests = federation
     out = tmp_path / "run"
     begin(path, out, digests, 1)

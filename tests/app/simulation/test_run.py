@@ -1,4 +1,6 @@
-"""A whole run: what its ledger promises, which model each participant is delivered, when it stops, and the probe."""
+"""A whole run: what its ledger promises, which model each participant is delivered, when it stops,
+and the probe.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,18 @@ from tequio.runtimes.embedded import Embedded
 DOCUMENT = Path(__file__).parents[3] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}
 INTERVAL = {"mean", "low", "high"}
-ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty", "coverage", "began", "intensity", "pue", "embodied"}
+ENERGY = {
+    "joules",
+    "seconds",
+    "method",
+    "boundary",
+    "uncertainty",
+    "coverage",
+    "began",
+    "intensity",
+    "pue",
+    "embodied",
+}
 ENERGY |= {"hosted"}
 
 
@@ -44,7 +57,9 @@ NETWORK_KEYS = {"invitations"}
 
 
 def promised() -> dict[str, set[str]]:
-    """kind -> keys of its body that docs/record.md names: the words in backquotes outside braces and brackets."""
+    """kind -> keys of its body that docs/record.md names: the words in backquotes outside braces
+    and brackets.
+    """
     out: dict[str, set[str]] = {}
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         row = re.match(r"\| `(\w+)` \|[^|]*\| (.*) \|$", line)
@@ -57,9 +72,16 @@ def promised() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
-def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_path: Path, kind: str) -> None:
+def test_the_ledger_has_what_its_document_promises(
+    make_federation: Any, tmp_path: Path, kind: str
+) -> None:
     run = tmp_path / "run"
-    start(load_federation(make_federation(kind=kind, rows=60)), run, True, ({"name": "x", "licence": "y"},))
+    start(
+        load_federation(make_federation(kind=kind, rows=60)),
+        run,
+        True,
+        ({"name": "x", "licence": "y"},),
+    )
     found, documented = records(run)[1], promised()
     assert set(found) == set(documented) - NETWORK
     for name, entries in found.items():
@@ -74,7 +96,17 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     header, end = found["run"][0], found["end"][0]
     names = ["site0", "site1"]
     assert [p["name"] for p in header["participants"]] == names
-    row = {"name", "tier", "rank", "steps", "reason", "hardware", "data", "batches", "measured_tokens_per_second"}
+    row = {
+        "name",
+        "tier",
+        "rank",
+        "steps",
+        "reason",
+        "hardware",
+        "data",
+        "batches",
+        "measured_tokens_per_second",
+    }
     assert all(set(p) == row for p in header["participants"])
     assert set(header["centre"]) == row - {"measured_tokens_per_second"}
     assert header["provenance"] == [{"name": "x", "licence": "y"}]
@@ -85,13 +117,17 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert set(opening["slices"]["public"]) == {"loss", "examples"}
     for number, body in enumerate(found["round"], 1):
         assert body["round"] == number
-        assert [(a["name"], a["status"]) for a in body["admissions"]] == [(n, "admitted") for n in ("centre", *names)]
+        assert [(a["name"], a["status"]) for a in body["admissions"]] == [
+            (n, "admitted") for n in ("centre", *names)
+        ]
         trained = {
             *("name", "rank", "steps", "tokens", "examples", "loss_first", "loss_last", "norm"),
             *("weight", "bytes_up", "bytes_down", "seconds", "joules", "energy", "money"),
         }
         assert all(set(t) == trained for t in body["train"])
-        assert sum(t["weight"] for t in body["train"] if t["weight"] is not None) == pytest.approx(1.0)
+        assert sum(t["weight"] for t in body["train"] if t["weight"] is not None) == pytest.approx(
+            1.0
+        )
         assert set(body["gate"]["public"]) == {"base", "candidate", "low", "high", "limit"}
         assert set(body["energy"]) == ENERGY
         mean = sum(v["loss"] for v in body["validation"].values()) / 2
@@ -130,10 +166,14 @@ def test_what_is_delivered_is_the_candidate_that_was_chosen(make_federation: Any
     assert made.body["test"]["personal"]["loss"] == pytest.approx(tested.loss, rel=1e-6)
 
 
-def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(make_federation: Any) -> None:
+def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(
+    make_federation: Any,
+) -> None:
     w = build_setup(make_federation(participants=2))
     node = w.participants[0]
-    made = personalise(node, zero(w.run_spec.spec), replace(w.settings[node.name], rule=EARLIER_RULE))
+    made = personalise(
+        node, zero(w.run_spec.spec), replace(w.settings[node.name], rule=EARLIER_RULE)
+    )
     losses = {name: s["loss"] for name, s in made.body["candidates"].items()}
     assert losses[made.body["chosen"]] == min(losses.values())
     delivered = score(node, made.delivered, node.data.validation).scores().loss
@@ -141,13 +181,17 @@ def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(ma
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_general_model_lies_between_the_shared_one_and_its_own(make_federation: Any, share: float) -> None:
+def test_the_general_model_lies_between_the_shared_one_and_its_own(
+    make_federation: Any, share: float
+) -> None:
     w = build_setup(make_federation(kind="causal", participants=1))
     node = w.participants[0]
     shared = shared_model(rounds(w.run_spec, Embedded(w.nodes)).shared, w.run_spec)
     made = personalise(node, shared, w.settings[node.name])
     assert made.body["general"]["way"] == "weights"
-    expected = score(node, towards(shared, made.delivered, made.body["general"]["share"]), node.data.test).scores()
+    expected = score(
+        node, towards(shared, made.delivered, made.body["general"]["share"]), node.data.test
+    ).scores()
     assert made.body["test"]["general"]["loss"] == pytest.approx(expected.loss, rel=1e-5)
     halves = towards(shared, made.delivered, share)
     for name, entry in made.delivered.entries.items():
@@ -158,10 +202,14 @@ def test_the_general_model_lies_between_the_shared_one_and_its_own(make_federati
 
 
 def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federation: Any) -> None:
-    """A shared head that always says the same class, loudly: no private adapter of a few steps undoes it."""
+    """A shared head that always says the same class, loudly: no private adapter of a few steps
+    undoes it.
+    """
     w = build_setup(make_federation(participants=1, personal={"mixes": [0.5], "alphas": [0.5]}))
     node = w.participants[0]
-    wrong = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([50.0, -50.0]))}, w.run_spec.spec)
+    wrong = Update(
+        {"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([50.0, -50.0]))}, w.run_spec.spec
+    )
     made = personalise(node, wrong, w.settings[node.name])
     assert made.body["chosen"] == "local"
     assert digest_update(made.delivered) == digest_update(made.local)
@@ -182,14 +230,20 @@ def test_a_fit_never_ends_worse_than_it_began(make_federation: Any) -> None:
     assert fitted.after.scores().loss == pytest.approx(base)
 
 
-def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, tmp_path: Path) -> None:
-    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what was best."""
+def test_a_run_stops_when_validation_does_not_get_better(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what
+    was best.
+    """
     path = make_federation(train={"rounds": 9, "patience": 2, "learning_rate": 1e-12})
     start(load_federation(path), tmp_path / "run", False)
     found = records(tmp_path / "run")[1]
     opening, end = found["start"][0], found["end"][0]
     start_loss = opening["mean_validation_loss"]
-    assert [r["mean_validation_loss"] for r in found["round"]] == pytest.approx([start_loss] * 2, rel=1e-5)
+    assert [r["mean_validation_loss"] for r in found["round"]] == pytest.approx(
+        [start_loss] * 2, rel=1e-5
+    )
     assert len(found["round"]) == 2
     assert (end["rounds"], end["best_round"]) == (2, 0)
     assert end["reason"]["code"] == "no-progress"
@@ -197,8 +251,12 @@ def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, t
 
 
 @pytest.mark.slow
-def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tmp_path: Path) -> None:
-    """A resumed run that probed again would find another speed, and so another reason, and refuse itself."""
+def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """A resumed run that probed again would find another speed, and so another reason, and refuse
+    itself.
+    """
     path = make_federation(participants=1, centre=False, train={"round_seconds": 1000.0})
     own = path.parent / "participants" / "site0.toml"
     own.write_text(own.read_text().replace("[hardware]\n", "[hardware]\nprobe = true\n"))
@@ -223,5 +281,7 @@ def test_a_coordinators_run_is_sent_to_its_own_command(tmp_path: Path) -> None:
     with refused(RunError, "record-of-network", command="tequio coordinator start FOLDER"):
         resume(run.path)
     (tmp_path / "hub" / COORDINATOR_FILE).touch()
-    with refused(RunError, "record-of-network", command=f"tequio coordinator start {tmp_path / 'hub'}"):
+    with refused(
+        RunError, "record-of-network", command=f"tequio coordinator start {tmp_path / 'hub'}"
+    ):
         resume(run.path)

@@ -1,4 +1,6 @@
-"""[shift] in real small runs: same tensors, other hours; sitting out; resuming; what is refused before anything is loaded."""
+"""[shift] in real small runs: same tensors, other hours; sitting out; resuming; what is refused
+before anything is loaded.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
         start(load_federation(make_shifted(policy, policy=policy)), runs[policy], False)
     entries, greedy = records(runs["greedy"])
     _, plain = records(runs["none"])
-    assert [b["digest"] for b in greedy["round"]] == [b["digest"] for b in plain["round"]]  # to the bit
+    assert [b["digest"] for b in greedy["round"]] == [
+        b["digest"] for b in plain["round"]
+    ]  # to the bit
     first = greedy["round"][0]["shift"]
     # of the day before it is known when the sun shines: from nine on, and the wind blows at once
     assert {w["name"]: (w["hours"], w["intensity"]) for w in first["work"]} == {
@@ -45,13 +49,22 @@ def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
         == "2026-03-03T06:00:00+00:00"
     )
     row = next(r for r in greedy["round"][0]["train"] if r["name"] == "site0")
-    assert (row["energy"]["intensity"], row["energy"]["began"]) == (100.0, "2026-03-03T09:00:00+00:00")
-    assert greedy["round"][0]["evaluation"][0]["energy"]["intensity"] == 100.0  # at the end of the round
-    assert greedy["round"][0]["energy"]["intensity"] == 100.0  # the coordinator's: the centre then, the rest at the end
+    assert (row["energy"]["intensity"], row["energy"]["began"]) == (
+        100.0,
+        "2026-03-03T09:00:00+00:00",
+    )
+    assert (
+        greedy["round"][0]["evaluation"][0]["energy"]["intensity"] == 100.0
+    )  # at the end of the round
+    assert (
+        greedy["round"][0]["energy"]["intensity"] == 100.0
+    )  # the coordinator's: the centre then, the rest at the end
     assert greedy["personal"][0]["energy"]["intensity"] is not None
-    assert {line["intensity"] for line in read_account_books(runs["greedy"])["site1"] if line["work"] == "train"} >= {
-        200.0
-    }
+    assert {
+        line["intensity"]
+        for line in read_account_books(runs["greedy"])["site1"]
+        if line["work"] == "train"
+    } >= {200.0}
     found = summary(entries)["shift"]
     own = {p["name"]: p for p in found["participants"]}
     joules = [r["joules"] for b in greedy["round"] for r in b["train"] if r["name"] == "site0"]
@@ -68,7 +81,9 @@ def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
     assert "horas más verdes" in render(entries, "es")
 
 
-def test_a_budget_lets_some_sit_out_and_never_below_the_minimum(make_shifted: Any, tmp_path: Path) -> None:
+def test_a_budget_lets_some_sit_out_and_never_below_the_minimum(
+    make_shifted: Any, tmp_path: Path
+) -> None:
     # a round of 2 h at 100 W: site0 20 g, site1 40 or 100 g
     path = make_shifted(kg_co2e=0.16, minimum=0.3)
     start(load_federation(path), tmp_path / "run", False)
@@ -81,7 +96,9 @@ def test_a_budget_lets_some_sit_out_and_never_below_the_minimum(make_shifted: An
     assert found["budget"]["spent"] <= 0.16
     rested = [body for body in kinds["round"] if body["shift"]["rested"]]
     assert all("site1" not in {r["name"] for r in body["train"]} for body in rested)
-    assert all("site1" in body["validation"] for body in rested)  # it still says how good the shared model is for it
+    assert all(
+        "site1" in body["validation"] for body in rested
+    )  # it still says how good the shared model is for it
 
 
 def test_a_run_cut_off_goes_on_with_the_same_hours(make_shifted: Any, tmp_path: Path) -> None:
@@ -120,12 +137,17 @@ def test_a_run_goes_on_with_the_same_intensities_only(make_shifted: Any, tmp_pat
     [
         ({"start": "2026-03-03T00:00:00"}, "has no time zone"),
         ({"slot_minutes": 7}, "whole number of slots"),
-        ({"start": "2026-03-09T12:00:00Z"}, "does not cover the simulated time.*3 rounds need 2026-03-09T12:00:00Z to"),
+        (
+            {"start": "2026-03-09T12:00:00Z"},
+            "does not cover the simulated time.*3 rounds need 2026-03-09T12:00:00Z to",
+        ),
         ({"deadline_hours": 1.5}, "deadline_hours = 1.5 is shorter than the work of site0"),
         ({"kg_co2e": 0.05}, "is too small for the minimum"),
     ],
 )
-def test_what_cannot_be_is_refused(make_shifted: Any, tmp_path: Path, shift: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_is_refused(
+    make_shifted: Any, tmp_path: Path, shift: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         start(load_federation(make_shifted(**({"minimum": 0.9} | shift))), tmp_path / "run", False)
     assert not (tmp_path / "run").exists()
@@ -155,11 +177,19 @@ def test_participants_that_cannot_be_counted_are_named(make_shifted: Any, tmp_pa
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"topology": {"kind": "ring"}, "centre": False}, "shift: rounds are those of a coordinator"),
-        ({"train": {"pace": "buffered", "round_seconds": 1.0}}, "shift: rounds are those of a coordinator"),
+        (
+            {"topology": {"kind": "ring"}, "centre": False},
+            "shift: rounds are those of a coordinator",
+        ),
+        (
+            {"train": {"pace": "buffered", "round_seconds": 1.0}},
+            "shift: rounds are those of a coordinator",
+        ),
         ({"train": {"cohort": 1}, "shift": SHIFT | {"kg_co2e": 1.0}}, "so does train.cohort"),
     ],
 )
-def test_what_it_does_not_go_with(make_federation: Any, sections: dict[str, Any], words: str) -> None:
+def test_what_it_does_not_go_with(
+    make_federation: Any, sections: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         load_federation(make_federation(**({"shift": SHIFT} | sections)))

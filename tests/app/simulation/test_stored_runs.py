@@ -1,4 +1,6 @@
-"""Runs whose records were written by earlier or newer versions: what resumes, and what is refused by name."""
+"""Runs whose records were written by earlier or newer versions: what resumes, and what is refused
+by name.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def stopped(make_federation: Any, tmp_path: Path) -> Path:
     """A run that was cut off after its first round."""
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        start(load_federation(make_federation(train={"rounds": 2}, screen={"loss": 99.0})), run, False, watch=cut)
+        start(
+            load_federation(make_federation(train={"rounds": 2}, screen={"loss": 99.0})),
+            run,
+            False,
+            watch=cut,
+        )
     return run
 
 
@@ -50,7 +57,9 @@ def header(run: Path) -> dict[str, Any]:
 
 
 def earlier(more: Mapping[str, Any]) -> Any:
-    """A change that makes records those of version 1: no version, the whole configuration, with `more` keys of [train]."""
+    """A change that makes records those of version 1: no version, the whole configuration, with
+    `more` keys of [train].
+    """
 
     def change(kind: str, body: dict[str, Any]) -> None:
         assert body.pop(VERSION) == RECORD_VERSION
@@ -76,7 +85,9 @@ def test_a_record_holds_no_default_and_its_version(stopped: Path) -> None:
 def test_a_record_of_an_earlier_version_is_the_same_run(
     stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
-    """With the whole configuration, and with a key that was retired since: opened, reported, resumed, verified and exported."""
+    """With the whole configuration, and with a key that was retired since: opened, reported,
+    resumed, verified and exported.
+    """
     rewritten(stopped, earlier(more))
     monkeypatch.setattr(config_read, "RETIRED", dict.fromkeys((f"train.{key}" for key in more), 0))
     summary = write_report(stopped, "en", None)[1]
@@ -96,7 +107,11 @@ def test_a_record_from_before_a_key_was_there_is_the_same_run(stopped: Path) -> 
     def change(kind: str, body: dict[str, Any]) -> None:
         earlier({})(kind, body)
         if kind == "run":
-            del body["config"]["train"]["lockstep"], body["config"]["equity"], body["config"]["shift"]
+            del (
+                body["config"]["train"]["lockstep"],
+                body["config"]["equity"],
+                body["config"]["shift"],
+            )
 
     rewritten(stopped, change)
     assert resume(stopped).end["rounds"] == 2
@@ -111,8 +126,12 @@ def test_a_retired_key_at_another_value_stops_the_resume_by_name(
         resume(stopped)
 
 
-def test_the_outcome_does_not_depend_on_the_version_that_appended(make_federation: Any, tmp_path: Path) -> None:
-    """A record of version 1 that is continued here has the outcome that it had had there: versions do not count, the header does."""
+def test_the_outcome_does_not_depend_on_the_version_that_appended(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """A record of version 1 that is continued here has the outcome that it had had there: versions
+    do not count, the header does.
+    """
     config = load_federation(make_federation(train={"rounds": 2}))
     runs = [tmp_path / "a", tmp_path / "b"]
     for run in runs:
@@ -127,7 +146,10 @@ def test_a_changed_key_is_named_with_both_values_and_labels_are_not_shown(stoppe
     now, ledger = header(stopped), RunFolder.open(stopped).ledger_path
     assert same_run(now, now, ledger) == []
     config = config_from_header(now, ledger)
-    train, task = config.train.model_copy(update={"rounds": 5}), config.task.model_copy(update={"labels": ["x", "y"]})
+    train, task = (
+        config.train.model_copy(update={"rounds": 5}),
+        config.task.model_copy(update={"labels": ["x", "y"]}),
+    )
     other = stored(config.model_copy(update={"train": train, "task": task}))
     del other["screen"]
     assert same_run({**now, "config": other}, now, ledger) == [
@@ -142,9 +164,16 @@ def test_a_changed_key_is_named_with_both_values_and_labels_are_not_shown(stoppe
     assert precision.endswith("(expected float32, found bfloat16)")
     (layout,) = same_run({**now, "spec": "0" * 64}, now, ledger)
     assert layout.startswith("the adapter layout of [base] (expected digest ")
-    (public,) = same_run({**now, "public_data": {**now["public_data"], "centre": "1" * 64}}, now, ledger)
-    assert f"the public data of centre in {config.centre.data if config.centre else ''} (expected digest" in public
-    (gone,) = same_run({**now, "public_data": {}}, {**now, "public_data": {"slice s": "2" * 64}}, ledger)
+    (public,) = same_run(
+        {**now, "public_data": {**now["public_data"], "centre": "1" * 64}}, now, ledger
+    )
+    assert (
+        f"the public data of centre in {config.centre.data if config.centre else ''} (expected "
+        "digest" in public
+    )
+    (gone,) = same_run(
+        {**now, "public_data": {}}, {**now, "public_data": {"slice s": "2" * 64}}, ledger
+    )
     assert gone == "the public data of slice s (expected digest 2222222222222222…, found none)"
 
 
@@ -162,14 +191,19 @@ def test_changed_public_data_stop_the_resume_by_file(stopped: Path) -> None:
 
 
 def test_a_record_of_a_newer_version_names_both(stopped: Path) -> None:
-    """It is still verified, for its chain is the same; nothing else is read of it, and nothing added."""
+    """It is still verified, for its chain is the same; nothing else is read of it, and nothing
+    added.
+    """
 
     def newer(kind: str, body: dict[str, Any]) -> None:
         if kind == "round":
             body[VERSION] = RECORD_VERSION + 1
 
     rewritten(stopped, newer)
-    why = rf"has record version {RECORD_VERSION + 1}, and this Tequio reads versions up to {RECORD_VERSION}"
+    why = (
+        rf"has record version {RECORD_VERSION + 1}, and this Tequio reads versions up to "
+        rf"{RECORD_VERSION}"
+    )
     with pytest.raises(LedgerError, match=why):
         resume(stopped)
     with Ledger.open(stopped / "ledger.sqlite") as ledger, refused(LedgerError, "newer-record"):

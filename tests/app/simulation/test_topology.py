@@ -1,4 +1,6 @@
-"""Peers by configuration: whole runs over a ring, what their record holds, resume, and each refusal with its way out."""
+"""Peers by configuration: whole runs over a ring, what their record holds, resume, and each refusal
+with its way out.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,13 @@ UNIFORM = {"weights": "uniform"}
 
 def ring(make: Any, **sections: Any) -> Path:
     path: Path = make(
-        **{"participants": 4, "centre": False, "algorithm": UNIFORM, "topology": {"kind": "ring"}, **sections}
+        **{
+            "participants": 4,
+            "centre": False,
+            "algorithm": UNIFORM,
+            "topology": {"kind": "ring"},
+            **sections,
+        }
     )
     return path
 
@@ -58,15 +66,22 @@ def test_a_ring_runs_from_start_to_report(make_federation: Any, tmp_path: Path) 
         assert body["candidates"]["shared"]["loss"] == pytest.approx(own, rel=1e-5)
     found = verify_run(run)
     assert found["ok"], found["problems"]
-    assert found["models"] == 2 + 1 + 2 * 4  # head and shared (the mean), pooled, and two of each participant
+    assert (
+        found["models"] == 2 + 1 + 2 * 4
+    )  # head and shared (the mean), pooled, and two of each participant
     for who in ("shared", "site2"):
         (row,) = predict_texts(run, who, ["the train was late again my"], 4)
         assert row["label"] in ("good", "bad")
     assert len(export_models(run, None, tmp_path / "out", False)) == 5
     text = render(records(run)[0], "en")
-    assert "There was no coordinator: participants exchanged only with their neighbours (in a ring)" in text
+    assert (
+        "There was no coordinator: participants exchanged only with their neighbours (in a ring)"
+        in text
+    )
     assert "No hubo coordinador" in render(records(run)[0], "es")
-    assert summary(records(run)[0])["chain"]["algorithm"].startswith("topology = ring, reduce = stack")
+    assert summary(records(run)[0])["chain"]["algorithm"].startswith(
+        "topology = ring, reduce = stack"
+    )
 
 
 def test_shared_is_the_mean_of_the_peers(make_federation: Any, tmp_path: Path) -> None:
@@ -75,7 +90,9 @@ def test_shared_is_the_mean_of_the_peers(make_federation: Any, tmp_path: Path) -
     start(load_federation(path), tmp_path / "run", False)
     w = build_setup(path)
     assert w.peers is not None
-    assert w.peers.weights[1] == pytest.approx({1: 2 / 3, 2: 1 / 3})  # the middle has two neighbours: 1/(1 + 2)
+    assert w.peers.weights[1] == pytest.approx(
+        {1: 2 / 3, 2: 1 / 3}
+    )  # the middle has two neighbours: 1/(1 + 2)
     state = open_peers(w.run_spec)
     for _ in range(2):
         state, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
@@ -109,7 +126,9 @@ def test_a_state_of_peers_survives_its_bytes(make_federation: Any) -> None:
 
 
 @pytest.mark.parametrize("at", ["round 1 of 2", "site2"])
-def test_a_run_cut_off_anywhere_ends_with_the_same_outcome(make_federation: Any, tmp_path: Path, at: str) -> None:
+def test_a_run_cut_off_anywhere_ends_with_the_same_outcome(
+    make_federation: Any, tmp_path: Path, at: str
+) -> None:
     config = load_federation(ring(make_federation))
     expected = start(config, tmp_path / "whole", False).end
 
@@ -124,7 +143,9 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_outcome(make_federation: Any,
 
 
 def test_patience_ends_a_run_of_peers(make_federation: Any, tmp_path: Path) -> None:
-    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what was best."""
+    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what
+    was best.
+    """
     train = {"rounds": 9, "patience": 2, "learning_rate": 1e-12}
     end = start(load_federation(ring(make_federation, train=train)), tmp_path / "run", False).end
     assert (end["rounds"], end["best_round"]) == (2, 0)
@@ -158,7 +179,9 @@ def test_a_peer_that_cannot_be_evaluated_makes_no_best_round(make_federation: An
     state = open_peers(w.run_spec)
     good, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
     assert (good.best_round, good.stale_rounds) == (1, 0)
-    bad, record = gossip_round(state, w.run_spec, w.peers, Embedded({**w.nodes, 2: Blind(w.nodes[2])}))
+    bad, record = gossip_round(
+        state, w.run_spec, w.peers, Embedded({**w.nodes, 2: Blind(w.nodes[2])})
+    )
     assert list(record["not_evaluated"]) == ["site1"]
     assert (bad.best_round, bad.stale_rounds) == (0, 1)
 
@@ -199,7 +222,9 @@ def test_what_needs_a_coordinator_is_refused_when_the_run_is_built(
     assert caught.value.reason.code == code
     if code == "peers-algorithm":
         key = caught.value.reason.facts["key"]
-        assert caught.value.reason.facts["value"] == sections["algorithm"].get(key, "norm_equalised")
+        assert caught.value.reason.facts["value"] == sections["algorithm"].get(
+            key, "norm_equalised"
+        )
     if code == "graph-in-parts":
         assert caught.value.reason.facts["names"][-2:] == ["site2", "site3"]
     if code == "edge-of-stranger":

@@ -1,4 +1,6 @@
-"""A run over two bases, from federation.toml to verify: who holds what, what is refused, and that a run cut off ends the same."""
+"""A run over two bases, from federation.toml to verify: who holds what, what is refused, and that a
+run cut off ends the same.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_a_run_over_two_bases_serves_everybody_over_its_own(path: Path, tmp_path
     )  # heads, shared models, and of each participant the personal and the local one
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
         header = ledger.last("run")
-        rounds = [json.loads(json.dumps(dict(e.body), default=dict)) for e in ledger.entries("round")]
+        rounds = [
+            json.loads(json.dumps(dict(e.body), default=dict)) for e in ledger.entries("round")
+        ]
         general, shared = ledger.last("general"), ledger.last("shared")
     assert header is not None
     assert [(p["name"], p["base"]) for p in header.body["participants"]] == [
@@ -71,7 +75,10 @@ def test_a_run_over_two_bases_serves_everybody_over_its_own(path: Path, tmp_path
     small = unpack((run / "bases/small/shared.safetensors").read_bytes())
     assert digest_update(small) == shared.body["bases"]["small"]["digest"]
     # every model is used over its own base
-    exported = {row["name"]: Path(row["adapter"]) for row in export_models(run, None, tmp_path / "out", False)}
+    exported = {
+        row["name"]: Path(row["adapter"])
+        for row in export_models(run, None, tmp_path / "out", False)
+    }
     assert set(exported) == {"site0", "site1", "site2", "shared", "shared-small"}
     config = load_federation(path)
     on = {name: width_of(folder) for name, folder in exported.items()}
@@ -110,15 +117,21 @@ def test_a_newcomer_chooses_the_base(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["classification"], indirect=True)
 @pytest.mark.parametrize("teachers", ["groups", "participants"])
-def test_a_run_cut_off_in_a_round_ends_as_an_unbroken_one(path: Path, tmp_path: Path, teachers: str) -> None:
+def test_a_run_cut_off_in_a_round_ends_as_an_unbroken_one(
+    path: Path, tmp_path: Path, teachers: str
+) -> None:
     config = load_federation(path)
     assert config.distil is not None
-    config = config.model_copy(update={"distil": config.distil.model_copy(update={"teachers": teachers})})
+    config = config.model_copy(
+        update={"distil": config.distil.model_copy(update={"teachers": teachers})}
+    )
     whole = start(config, tmp_path / "whole", False)
     for cut in (3, 6, 9, 14):
         said = [0]
 
-        def watch(stage: str, what: str, done: int, of: int, cut: int = cut, said: list[int] = said) -> None:
+        def watch(
+            stage: str, what: str, done: int, of: int, cut: int = cut, said: list[int] = said
+        ) -> None:
             said[0] += 1
             if said[0] == cut:
                 raise Cut
@@ -129,8 +142,12 @@ def test_a_run_cut_off_in_a_round_ends_as_an_unbroken_one(path: Path, tmp_path: 
         assert resume(out).end["outcome"] == whole.end["outcome"]
 
 
-def test_one_base_with_distil_teaches_from_its_participants(make_federation: Any, tmp_path: Path) -> None:
-    path = make_federation(rows=60, participants=3, distil={"teachers": "participants", "steps": 4, "items": 16})
+def test_one_base_with_distil_teaches_from_its_participants(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    path = make_federation(
+        rows=60, participants=3, distil={"teachers": "participants", "steps": 4, "items": 16}
+    )
     start(load_federation(path), tmp_path / "run", True)
     found = bodies(tmp_path / "run", "round")
     assert [list(b["distil"]["teachers"]) for b in found] == [["site0", "site1", "site2"]] * 2
@@ -148,11 +165,19 @@ def edited(path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('base = "small"', 'base = "smal"', "base = 'smal', which no .* did you mean 'small'. Known: main, small"),
+        (
+            'base = "small"',
+            'base = "smal"',
+            "base = 'smal', which no .* did you mean 'small'. Known: main, small",
+        ),
         ('base = "small"\n', "", "no participant has base = 'small'"),
         ('name = "small"\n', 'name = "main"\n', "'main' is there twice"),
         ('name = "site0"', 'name = "shared-small"', "'shared-small' is taken"),
-        ("[train]\n", "[train]\ncohort = 2\n", "cohort = 2 is of each base, and 'small' has 1 participants"),
+        (
+            "[train]\n",
+            "[train]\ncohort = 2\n",
+            "cohort = 2 is of each base, and 'small' has 1 participants",
+        ),
     ],
 )
 def test_what_the_roster_cannot_mean_is_refused(path: Path, old: str, new: str, said: str) -> None:
@@ -163,7 +188,9 @@ def test_what_the_roster_cannot_mean_is_refused(path: Path, old: str, new: str, 
 def test_a_model_is_not_its_own_teacher(make_federation: Any) -> None:
     with pytest.raises(ConfigError, match='set teachers = "participants"'):
         make_federation(distil={"teachers": "groups"})
-    with pytest.raises(ConfigError, match=r"distil: it needs public texts, so \[centre\] is needed"):
+    with pytest.raises(
+        ConfigError, match=r"distil: it needs public texts, so \[centre\] is needed"
+    ):
         make_federation(distil={"teachers": "participants"}, centre=False)
 
 
@@ -191,7 +218,9 @@ def test_language_models_of_other_words_do_not_teach_each_other(
     assert [g.name for g in build(separate).groups] == ["main", "small"]  # apart, they may differ
 
 
-def test_predictions_that_do_not_fit_in_memory_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_that_do_not_fit_in_memory_are_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wiring, "PREDICTION_BYTES", 2**50)
     with refused(ResourceError, "teaching-too-large"):
         build_setup(path)

@@ -22,7 +22,10 @@ def test_a_usual_machine_fails_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ('echo "ImportError: libtorch.so is not there" >&2; exit 1', "ImportError: libtorch.so is not there"),
+        (
+            'echo "ImportError: libtorch.so is not there" >&2; exit 1',
+            "ImportError: libtorch.so is not there",
+        ),
         ("kill -ILL $$", "the process ended with -4"),
         ("echo nonsense", "could not be tried (JSONDecodeError)"),
     ],
@@ -74,7 +77,9 @@ def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) 
     assert "unreadable" in doctor.check_proxy().found
 
 
-def test_a_container_that_may_use_less_than_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_may_use_less_than_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     check = doctor.check_cores(tmp_path)

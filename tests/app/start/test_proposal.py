@@ -1,4 +1,6 @@
-"""What is proposed: sizes of texts, caps that keep a run short, and layers of bases of several families."""
+"""What is proposed: sizes of texts, caps that keep a run short, and layers of bases of several
+families.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_a_small_set_is_not_capped(tmp_path: Path, tiny_bert: Path) -> None:
     assert all("max_train" not in person["data"] for person in made.participants)
 
 
-def test_a_large_set_is_capped_and_it_is_said(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_set_is_capped_and_it_is_said(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(proposal, "WORK", 1.0)
     made = propose(found(tmp_path, 100), "fed", (str(tiny_bert), "test"))
     assert made.caps == {"0": (16, 60), "1": (16, 60)}
@@ -49,8 +53,12 @@ def test_texts_are_not_longer_than_the_base_allows(tmp_path: Path, tiny_llama: P
 
 def test_texts_that_lose_their_end_are_counted(tmp_path: Path, tiny_bert: Path) -> None:
     rows = sentences(30, 0)
-    rows += [{"text": f"{row['text']} {'very ' * 80}", "label": row["label"]} for row in sentences(10, 1)]
-    made = propose(look([write_jsonl(tmp_path / "a.jsonl", rows)]).found, "fed", (str(tiny_bert), "test"))
+    rows += [
+        {"text": f"{row['text']} {'very ' * 80}", "label": row["label"]} for row in sentences(10, 1)
+    ]
+    made = propose(
+        look([write_jsonl(tmp_path / "a.jsonl", rows)]).found, "fed", (str(tiny_bert), "test")
+    )
     assert made.cut == {"a": 0.25}
 
 
@@ -82,9 +90,16 @@ def test_nothing_to_learn_is_said(tmp_path: Path, tiny_llama: Path) -> None:
         propose(look([path]).found, "fed", (str(tiny_llama), "test"))
 
 
-def test_too_few_texts_are_found_before_anything_is_written(tmp_path: Path, tiny_bert: Path) -> None:
-    rows = [{"text": f"my {word} was late", "label": ["bad", "good"][n % 2]} for n, word in enumerate(SUBJECTS[:2])]
-    made = propose(look([write_jsonl(tmp_path / "a.jsonl", rows)]).found, "fed", (str(tiny_bert), "test"))
+def test_too_few_texts_are_found_before_anything_is_written(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    rows = [
+        {"text": f"my {word} was late", "label": ["bad", "good"][n % 2]}
+        for n, word in enumerate(SUBJECTS[:2])
+    ]
+    made = propose(
+        look([write_jsonl(tmp_path / "a.jsonl", rows)]).found, "fed", (str(tiny_bert), "test")
+    )
     with refused(DataError, "split-share-too-small"):
         check(made, tmp_path / "fed")
 
@@ -94,7 +109,12 @@ def test_rows_by_column_are_written_for_each_participant(tmp_path: Path, tiny_be
     seen = look([write_jsonl(tmp_path / "all.jsonl", rows)], by="site")
     made = propose(seen.found, "fed", (str(tiny_bert), "test"))
     path = write(made, seen, tmp_path / "fed")
-    assert sorted(file.name for file in (tmp_path / "fed" / "data").iterdir()) == ["a.jsonl", "b.jsonl"]
-    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "fed" / "data").iterdir()} == {0o600}
+    assert sorted(file.name for file in (tmp_path / "fed" / "data").iterdir()) == [
+        "a.jsonl",
+        "b.jsonl",
+    ]
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "fed" / "data").iterdir()} == {
+        0o600
+    }
     people = read_participants(load_federation(path))
     assert {name: splits.rows for name, (_, splits) in people.items()} == {"a": 40, "b": 40}

@@ -1,4 +1,6 @@
-"""Twenty files in the shape of well-known public data sets: each is understood, and prepared without editing a file by hand."""
+"""Twenty files in the shape of well-known public data sets: each is understood, and prepared
+without editing a file by hand.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,24 @@ def test_there_are_twenty() -> None:
 
 
 @pytest.mark.parametrize("name", ["sms_spam", "sharegpt"])
-def test_some_of_them_are_trained(name: str, tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> None:
-    path, _ = _prepared(name, tmp_path, {"classification": tiny_bert, "causal": tiny_llama}, rounds=1)
+def test_some_of_them_are_trained(
+    name: str, tmp_path: Path, tiny_bert: Path, tiny_llama: Path
+) -> None:
+    path, _ = _prepared(
+        name, tmp_path, {"classification": tiny_bert, "causal": tiny_llama}, rounds=1
+    )
     outcome = start(load_federation(path), tmp_path / "run", False)
     assert (outcome.folder / "ledger.sqlite").is_file()
 
 
-def test_what_was_found_is_written_as_ordinary_keys(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> None:
+def test_what_was_found_is_written_as_ordinary_keys(
+    tmp_path: Path, tiny_bert: Path, tiny_llama: Path
+) -> None:
     path, _ = _prepared("sms_spam", tmp_path, {"classification": tiny_bert})
     (file,) = (path.parent / "participants").iterdir()
     data = tomllib.loads(file.read_text())["data"]
-    assert {key: data[key] for key in ("text", "label", "header")} == {"text": "2", "label": "1", "header": False}
+    assert {key: data[key] for key in ("text", "label", "header")} == {
+        "text": "2",
+        "label": "1",
+        "header": False,
+    }

@@ -1,4 +1,6 @@
-"""What is said of files before anything is trained: labels of all, duplicates, languages, and no text."""
+"""What is said of files before anything is trained: labels of all, duplicates, languages, and
+no text.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def table(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
     return path
 
 
-def labelled(folder: Path, name: str, labels: Sequence[Any], count: int = 30, seed: int = 0) -> Path:
+def labelled(
+    folder: Path, name: str, labels: Sequence[Any], count: int = 30, seed: int = 0
+) -> Path:
     rows = [(row["text"], labels[n % len(labels)]) for n, row in enumerate(sentences(count, seed))]
     return table(folder / name, [("text", "label"), *rows])
 
@@ -66,7 +70,10 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
 def test_texts_at_several_participants_and_repeated_ones_are_counted(tmp_path: Path) -> None:
     rows = [(row["text"], row["label"]) for row in sentences(30, 0)]
     one = table(tmp_path / "one.csv", [("text", "label"), *rows, rows[0]])
-    two = table(tmp_path / "two.csv", [("text", "label"), *rows[:4], *((f"{t} really", k) for t, k in rows[4:])])
+    two = table(
+        tmp_path / "two.csv",
+        [("text", "label"), *rows[:4], *((f"{t} really", k) for t, k in rows[4:])],
+    )
     found = look([one, two]).found
     assert found.shared_texts == 4
     assert found.participants[0].repeated == 1
@@ -87,12 +94,18 @@ def test_one_file_is_said_to_be_a_federation_of_one(tmp_path: Path) -> None:
 
 
 def test_files_called_like_splits_are_noticed(tmp_path: Path) -> None:
-    paths = [labelled(tmp_path, name, ["yes", "no"], seed=n) for n, name in enumerate(["train.csv", "test.csv"])]
+    paths = [
+        labelled(tmp_path, name, ["yes", "no"], seed=n)
+        for n, name in enumerate(["train.csv", "test.csv"])
+    ]
     assert any("names of splits" in remark for remark in look(paths).found.remarks())
 
 
 def test_a_participant_with_one_class_is_said(tmp_path: Path) -> None:
-    one, two = labelled(tmp_path, "one.csv", ["yes"]), labelled(tmp_path, "two.csv", ["yes", "no"], seed=1)
+    one, two = (
+        labelled(tmp_path, "one.csv", ["yes"]),
+        labelled(tmp_path, "two.csv", ["yes", "no"], seed=1),
+    )
     remarks = look([two, one]).found.remarks()
     assert any(remark.startswith("one: all its texts have one label") for remark in remarks)
 
@@ -125,7 +138,9 @@ def test_labels_that_are_no_classes_are_refused_without_quoting_them(
 
 def test_several_labels_per_text_are_refused_with_the_place(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": f"{MARKER} {n}", "label": [1, 2]}) + "\n" for n in range(9)))
+    path.write_text(
+        "".join(json.dumps({"text": f"{MARKER} {n}", "label": [1, 2]}) + "\n" for n in range(9))
+    )
     with refused(DataError, "several-labels", column="'label'") as caught:
         look([path])
     assert MARKER not in str(caught.value)
@@ -195,7 +210,10 @@ def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_are_split_among_participants_by_a_column(tmp_path: Path) -> None:
-    rows = [(row["text"], row["label"], ["Oaxaca", "Puebla", ""][n % 3]) for n, row in enumerate(sentences(90, 0))]
+    rows = [
+        (row["text"], row["label"], ["Oaxaca", "Puebla", ""][n % 3])
+        for n, row in enumerate(sentences(90, 0))
+    ]
     path = table(tmp_path / "a.csv", [("text", "label", "hospital"), *rows])
     assert any("--by hospital" in remark for remark in look([path]).found.remarks())
     seen = look([path], by="hospital")
@@ -213,11 +231,30 @@ def test_a_site_column_is_not_taken_for_the_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "language"),
     [
-        ("the train was late and it is not the first time that we have to wait for it at the station ", "English"),
-        ("el tren llegó tarde y no es la primera vez que lo esperamos en la estación con los niños ", "Spanish"),
-        ("der Zug war nicht da und ich habe den ganzen Tag mit dem Auto auf die Arbeit zu fahren ", "German"),
-        ("le train est en retard et nous ne sommes pas les seuls à attendre dans la gare avec une valise ", "French"),
-        ("lorem ipsum dolor sit amet consectetur adipiscing elit sed eiusmod tempor incididunt ", None),
+        (
+            "the train was late and it is not the first time that we have to wait for it at the "
+            "station ",
+            "English",
+        ),
+        (
+            "el tren llegó tarde y no es la primera vez que lo esperamos en la estación con los "
+            "niños ",
+            "Spanish",
+        ),
+        (
+            "der Zug war nicht da und ich habe den ganzen Tag mit dem Auto auf die Arbeit zu "
+            "fahren ",
+            "German",
+        ),
+        (
+            "le train est en retard et nous ne sommes pas les seuls à attendre dans la gare avec "
+            "une valise ",
+            "French",
+        ),
+        (
+            "lorem ipsum dolor sit amet consectetur adipiscing elit sed eiusmod tempor incididunt ",
+            None,
+        ),
     ],
 )
 def test_a_language_is_said_only_where_it_is_clear(text: str, language: str | None) -> None:
@@ -226,7 +263,12 @@ def test_a_language_is_said_only_where_it_is_clear(text: str, language: str | No
 
 
 def test_names_come_from_files(tmp_path: Path) -> None:
-    files = [Path("Clínica Sur.csv"), Path("clinica-sur.csv.gz"), Path("***.csv"), Path("shared.csv")]
+    files = [
+        Path("Clínica Sur.csv"),
+        Path("clinica-sur.csv.gz"),
+        Path("***.csv"),
+        Path("shared.csv"),
+    ]
     assert names_of(files) == ["Clinica-Sur", "clinica-sur-2", "participant-3", "shared-2"]
     assert plain_name("x" * 80) == "x" * 64
 
@@ -244,12 +286,17 @@ def test_a_new_folder_is_found_and_an_old_one_is_not_overwritten(
 
 
 def test_codes_get_no_description_and_words_do() -> None:
-    assert words_of(["card_lost", "top-up failed"]) == {"card_lost": "card lost", "top-up failed": "top up failed"}
+    assert words_of(["card_lost", "top-up failed"]) == {
+        "card_lost": "card lost",
+        "top-up failed": "top up failed",
+    }
     assert words_of(["0", "1"]) == {}
 
 
 def test_texts_over_several_lines_are_read_as_the_labels_tell(tmp_path: Path) -> None:
-    rows = [(f"late, {n}\nand {row['text']}", row["label"]) for n, row in enumerate(sentences(40, 0))]
+    rows = [
+        (f"late, {n}\nand {row['text']}", row["label"]) for n, row in enumerate(sentences(40, 0))
+    ]
     found = look([table(tmp_path / "a.csv", [("text", "label"), *rows])]).found
     assert found.labels == ("bad", "good")
     assert found.participants[0].usable == 40
@@ -257,7 +304,9 @@ def test_texts_over_several_lines_are_read_as_the_labels_tell(tmp_path: Path) ->
 
 def test_a_column_to_name_is_named_as_on_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"alpha": f"{MARKER} {n}", "beta": f"{n} so"}) + "\n" for n in range(9)))
+    path.write_text(
+        "".join(json.dumps({"alpha": f"{MARKER} {n}", "beta": f"{n} so"}) + "\n" for n in range(9))
+    )
     with refused(DataError, "data-column-missing", nearest=None) as caught:
         look([path])
     assert MARKER not in str(caught.value)
@@ -272,7 +321,9 @@ def test_damaged_files_are_read_or_refused_without_quoting_them(name: str, tmp_p
         data = bytearray(marked)
         for _ in range(rng.choice([1, 3, 30])):
             place = rng.randrange(len(data))
-            data[place : place + rng.choice([0, 1, 40])] = rng.choice([b"", b"\x00", b'"', b"\n", b",", b"\xff", b"{"])
+            data[place : place + rng.choice([0, 1, 40])] = rng.choice(
+                [b"", b"\x00", b'"', b"\n", b",", b"\xff", b"{"]
+            )
         file.write_bytes(bytes(data))
         assert MARKER not in _said(file)
 
@@ -283,4 +334,6 @@ def _said(file: Path) -> str:
         facts = look([file]).found.facts()
     except TequioError as error:
         return json.dumps(error.as_dict())
-    return json.dumps({key: value for key, value in facts.items() if key not in ("labels", "participants")})
+    return json.dumps(
+        {key: value for key, value in facts.items() if key not in ("labels", "participants")}
+    )

@@ -1,4 +1,6 @@
-"""Words that a hostile participant sends in place of a reason: none ends the coordinator or a report."""
+"""Words that a hostile participant sends in place of a reason: none ends the coordinator or a
+report.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("words", HOSTILE)
 @pytest.mark.parametrize("lang", ["en", "es"])
-def test_words_of_a_participant_become_a_reason_that_can_be_recorded_and_shown(words: str, lang: str) -> None:
+def test_words_of_a_participant_become_a_reason_that_can_be_recorded_and_shown(
+    words: str, lang: str
+) -> None:
     for reason in (sent_reason(words), sent_reason(words, "NetworkError")):
         json.dumps(reason.as_record(), allow_nan=False)
         assert Words(lang).reason(reason).isprintable()  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Reasons: codes and facts of the source have texts in both languages, and what a participant sends is believed only so far."""
+"""Reasons: codes and facts of the source have texts in both languages, and what a participant sends
+is believed only so far.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SPENT = Reason("own-budget-spent", {"keys": ["hours"]})
 
 def needed(code: str) -> set[str]:
     """The facts that the text of a code shows."""
-    return {name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][f"reason.{code}"]) if name}
+    return {
+        name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][f"reason.{code}"]) if name
+    }
 
 
 def constants(node: ast.expr) -> Iterator[str]:
@@ -32,15 +36,22 @@ def constants(node: ast.expr) -> Iterator[str]:
 
 
 def made_in_source() -> Iterator[tuple[str, set[str] | None, str]]:
-    """(code, names of its facts where they stand there, place) of each reason and refusal that the source makes."""
+    """(code, names of its facts where they stand there, place) of each reason and refusal that the
+    source makes.
+    """
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
             place = {"refusal": 1, "partial": 2}.get(node.func.id, 0)
-            if node.func.id not in ("Reason", "refusal", "BadRow", "partial") or len(node.args) <= place:
+            if (
+                node.func.id not in ("Reason", "refusal", "BadRow", "partial")
+                or len(node.args) <= place
+            ):
                 continue
-            if node.func.id == "partial" and not (isinstance(node.args[0], ast.Name) and node.args[0].id == "refusal"):
+            if node.func.id == "partial" and not (
+                isinstance(node.args[0], ast.Name) and node.args[0].id == "refusal"
+            ):
                 continue
             codes = list(constants(node.args[place]))
             facts: set[str] | None = set() if len(node.args) == place + 1 else None
@@ -51,10 +62,20 @@ def made_in_source() -> Iterator[tuple[str, set[str] | None, str]]:
             elif place:
                 facts = None
             elif len(node.args) == 2 and isinstance(node.args[1], ast.Dict):
-                facts = {str(key.value) for key in node.args[1].keys if isinstance(key, ast.Constant)}
+                facts = {
+                    str(key.value) for key in node.args[1].keys if isinstance(key, ast.Constant)
+                }
             for code in codes:
-                of_others = {name for other in codes for name in needed(other)} - needed(code) if place else set()
-                yield code, None if facts is None else facts - of_others, f"{path.name}:{node.lineno}"
+                of_others = (
+                    {name for other in codes for name in needed(other)} - needed(code)
+                    if place
+                    else set()
+                )
+                yield (
+                    code,
+                    None if facts is None else facts - of_others,
+                    f"{path.name}:{node.lineno}",
+                )
 
 
 def test_every_reason_of_the_source_has_its_text_and_just_the_facts_of_it() -> None:
@@ -74,20 +95,31 @@ def test_a_refusal_says_what_is_wrong_why_and_what_to_do(lang: Any) -> None:
 
 def test_a_refusal_is_an_error_with_code_and_facts() -> None:
     error = refusal(ConfigError, "full-factors", reduce="fedit")
-    assert (error.reason, error.fix) == (Reason("full-factors", {"reduce": "fedit"}), 'Use reduce = "stack".')
+    assert (error.reason, error.fix) == (
+        Reason("full-factors", {"reduce": "fedit"}),
+        'Use reduce = "stack".',
+    )
     assert str(error) == ENGLISH.reason(error.reason)
     assert error.as_dict()["reason"] == {"code": "full-factors", "facts": {"reduce": "fedit"}}
     assert error.within("Base small").reason == Reason("full-factors", {"reduce": "fedit"})
 
 
 def test_rows_lists_and_reasons_within_reasons_are_shown() -> None:
-    rows = [{"name": "news", "base": 0.1, "candidate": None}, {"name": "own", "base": 0.25, "candidate": 0.5}]
+    rows = [
+        {"name": "news", "base": 0.1, "candidate": None},
+        {"name": "own", "base": 0.25, "candidate": 0.5},
+    ]
     worse = Reason("general-worse", {"slices": rows}).as_record()
     assert ENGLISH.reason(worse) == "general model worse on news (0.100 → –), own (0.250 → 0.500)"
     assert "noticias (0.100 → –), own (0.250" in Words("es").reason(worse)
     each = Reason(
         "each-base",
-        {"bases": [{"name": "a", "reason": worse}, {"name": "b", "reason": Reason("no-reply").as_record()}]},
+        {
+            "bases": [
+                {"name": "a", "reason": worse},
+                {"name": "b", "reason": Reason("no-reply").as_record()},
+            ]
+        },
     )
     assert ENGLISH.reason(each).endswith("own (0.250 → 0.500); b: no reply")
 
@@ -100,7 +132,10 @@ def test_json_has_the_text_beside_code_and_facts() -> None:
 
 
 def test_a_reason_of_a_later_version_is_shown_as_it_is() -> None:
-    assert ENGLISH.reason({"code": "comet-passed", "facts": {"name": "Halley"}}) == 'comet-passed {"name": "Halley"}'
+    assert (
+        ENGLISH.reason({"code": "comet-passed", "facts": {"name": "Halley"}})
+        == 'comet-passed {"name": "Halley"}'
+    )
     assert ENGLISH.reason({"code": "diverged", "facts": {}}) == "diverged {}"
 
 

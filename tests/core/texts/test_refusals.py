@@ -13,7 +13,11 @@ from tequio.core import errors
 
 SOURCE = Path(__file__).parents[3] / "src" / "tequio"
 PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
-TREE = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.TequioError)}
+TREE = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.TequioError)
+}
 SENTENCE = re.compile(r"[A-Za-z]{2,}[ ,.;:]+[A-Za-z(]")  # two words
 
 
@@ -24,11 +28,16 @@ def literals(node: ast.expr) -> str:
 
 
 def sentences(text: str) -> Iterator[int]:
-    """Lines at which an error of the tree is made with words of its own, or with words that a name stands for."""
+    """Lines at which an error of the tree is made with words of its own, or with words that a name
+    stands for.
+    """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TREE:
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
-            if any(isinstance(argument, ast.Name) or SENTENCE.search(literals(argument)) for argument in given):
+            if any(
+                isinstance(argument, ast.Name) or SENTENCE.search(literals(argument))
+                for argument in given
+            ):
                 yield node.lineno
 
 
@@ -36,7 +45,11 @@ def sentences(text: str) -> Iterator[int]:
 def test_no_error_of_this_package_is_made_of_sentences(package: str) -> None:
     paths = sorted((SOURCE / package).rglob("*.py"))
     assert paths
-    found = [f"{path.name}:{line}" for path in paths for line in sentences(path.read_text(encoding="utf-8"))]
+    found = [
+        f"{path.name}:{line}"
+        for path in paths
+        for line in sentences(path.read_text(encoding="utf-8"))
+    ]
     assert found == []
 
 

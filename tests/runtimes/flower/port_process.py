@@ -1,6 +1,8 @@
-"""A real SuperLink behind a real gateway in a process of its own, with few descriptors: what test_port attacks.
+"""A real SuperLink behind a real gateway in a process of its own, with few descriptors: what
+test_port attacks.
 
-python port_process.py FOLDER SOFT_LIMIT LIMITS (JSON). It registers the key in FOLDER/participant.pem and prints its port and number.
+python port_process.py FOLDER SOFT_LIMIT LIMITS (JSON). It registers the key in
+FOLDER/participant.pem and prints its port and number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Strangers at the coordinator's public port: participants are served all the while, and descriptors, disk and log stay bounded."""
+"""Strangers at the coordinator's public port: participants are served all the while, and
+descriptors, disk and log stay bounded.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
         said = json.loads(line)
         found = Port(folder, process.pid, said["port"], said["node"], key, 0)
         with found.client() as client:
-            client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
+            client.ActivateNode(
+                ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10)
+            )
         found.begun = found.descriptors()
         yield found
     finally:
@@ -144,12 +148,16 @@ def soon(what: Callable[[], bool], seconds: float = 20.0) -> bool:
 def test_a_crowd_of_idle_connections_holds_no_place(port: Port, tls: bool, count: int) -> None:
     with port.client() as client:
         assert port.beat(client)
-        with attacks.held(attacks.idle(port.port, min(count, attacks.spare_descriptors()), tls)) as crowd:
+        with attacks.held(
+            attacks.idle(port.port, min(count, attacks.spare_descriptors()), tls)
+        ) as crowd:
             assert len(crowd) > 2 * CROWD  # else nothing was tried
             assert port.beat(client), "a participant that was connected before"
             assert port.serves(), "a participant that connects during the attack"
             assert soon(lambda: port.descriptors() <= port.begun + CROWD + SPARE)
-            assert soon(lambda: attacks.still_open(crowd) == 0), "the rest is closed when its time is up"
+            assert soon(lambda: attacks.still_open(crowd) == 0), (
+                "the rest is closed when its time is up"
+            )
     refusals = port.refused()
     assert refusals["connections"] >= len(crowd) - CROWD
     assert refusals["slow"] > 0
@@ -168,20 +176,28 @@ def test_headers_that_never_end_are_not_waited_for(port: Port) -> None:
 
 def test_a_stranger_parks_no_body(port: Port) -> None:
     size = 16 << 20
-    with attacks.held(attacks.unfinished_bodies(port.port, 10, size, "/v1/fleet/push-object")) as crowd:
+    with attacks.held(
+        attacks.unfinished_bodies(port.port, 10, size, "/v1/fleet/push-object")
+    ) as crowd:
         assert port.parked() < 1 << 20
         assert soon(lambda: attacks.still_open(crowd) == 0), "they are refused before the body"
         assert port.serves()
     with attacks.held(attacks.unfinished_bodies(port.port, 30, 16_000, "/tequio/join")) as crowd:
         assert len(crowd) == 30
         assert port.serves()
-        assert soon(lambda: attacks.still_open(crowd) == 0), "a short body that does not end is not waited for"
+        assert soon(lambda: attacks.still_open(crowd) == 0), (
+            "a short body that does not end is not waited for"
+        )
 
 
 def test_a_participant_holds_only_so_many_bodies_and_not_for_long(port: Port) -> None:
-    """Its own signature, announced 16 MiB each: two are taken at a time, and closed when nothing more comes."""
+    """Its own signature, announced 16 MiB each: two are taken at a time, and closed when nothing
+    more comes.
+    """
     size, path = 16 << 20, "/v1/fleet/push-object"
-    begin = f"POST {path} HTTP/1.1\r\nHost: x\r\n{port.signed()}Content-Length: {size}\r\n\r\n".encode()
+    begin = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\n{port.signed()}Content-Length: {size}\r\n\r\n".encode()
+    )
     crowd = attacks.many(6, lambda _: attacks.connect(port.port))
     with attacks.held(crowd):
         for one in crowd:
@@ -195,7 +211,11 @@ def test_a_participant_holds_only_so_many_bodies_and_not_for_long(port: Port) ->
 def test_nothing_malformed_is_an_error_of_ours(port: Port) -> None:
     before, size = port.refused(), len(port.log())
     statuses = attacks.malformed(port.port, 2000, threads=40)
-    wrong = {status: n for status, n in statuses.items() if isinstance(status, int) and not 400 <= status < 500}
+    wrong = {
+        status: n
+        for status, n in statuses.items()
+        if isinstance(status, int) and not 400 <= status < 500
+    }
     assert set(wrong) <= {200}, statuses  # /tequio/health is open to everybody
     assert statuses[400] > 50
     assert statuses[401] > 20

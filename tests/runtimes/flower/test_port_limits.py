@@ -1,4 +1,6 @@
-"""The parts of the public port one by one: whom a newcomer displaces, room for bodies, words of a request, tries in vain, descriptors."""
+"""The parts of the public port one by one: whom a newcomer displaces, room for bodies, words of a
+request, tries in vain, descriptors.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def sockets() -> Iterator[list[socket.socket]]:
             one.close()
 
 
-def come(visits: Visits, made: list[socket.socket], address: str, number: int) -> tuple[Visit | None, Visit | None]:
+def come(
+    visits: Visits, made: list[socket.socket], address: str, number: int
+) -> tuple[Visit | None, Visit | None]:
     near, far = socket.socketpair()
     made += [near, far]
     return visits.admit(near, (address, number))
@@ -136,10 +140,16 @@ def test_time_is_up_once_and_waiting_for_us_has_no_end() -> None:
 def test_addresses_of_one_network_count_as_one() -> None:
     visits = Visits(LIMITS)
     with sockets() as made:
-        addresses = [*(f"2001:db8::{k}" for k in range(4)), "2001:db8::ffff:1%eth0", "2001:db8:0:1::1"]
+        addresses = [
+            *(f"2001:db8::{k}" for k in range(4)),
+            "2001:db8::ffff:1%eth0",
+            "2001:db8:0:1::1",
+        ]
         evicted = [come(visits, made, address, k)[1] for k, address in enumerate(addresses)]
         assert [one is not None for one in evicted] == [False, False, False, False, True, False]
-        mapped = [come(visits, made, address, 9)[0] for address in ("::ffff:192.0.2.1", "192.0.2.1")]
+        mapped = [
+            come(visits, made, address, 9)[0] for address in ("::ffff:192.0.2.1", "192.0.2.1")
+        ]
         assert [visit.origin for visit in mapped if visit] == ["192.0.2.1", "192.0.2.1"]
 
 
@@ -156,7 +166,9 @@ def test_bodies_wait_for_room_and_give_up() -> None:
             except Full:
                 events.append(f"{key} full")
 
-        await asyncio.gather(one("a", 60, 0.1), one("b", 60, 0.01), one("a", 1, 0.0), one("c", 0, 0.0))
+        await asyncio.gather(
+            one("a", 60, 0.1), one("b", 60, 0.01), one("a", 1, 0.0), one("c", 0, 0.0)
+        )
         await asyncio.gather(one("f", 0, 0.0), one("f", 0, 0.05))
         await asyncio.gather(one("a", 60, 0.5), one("d", 50, 0.0))
         async with room.room("e", 100 - 40):
@@ -188,7 +200,10 @@ def test_bodies_wait_for_room_and_give_up() -> None:
     ],
 )
 def test_words_that_cannot_be_read_are_one_kind_of_error(body: bytes) -> None:
-    assert read_words(b'{"name":"a","more":[1]}', ("name",), ("speaks",)) == {"name": "a", "speaks": ""}
+    assert read_words(b'{"name":"a","more":[1]}', ("name",), ("speaks",)) == {
+        "name": "a",
+        "speaks": "",
+    }
     with pytest.raises(ValueError):
         read_words(body, ("name",), ("speaks",))
 

@@ -55,6 +55,8 @@ def victims_values(
         if key is None:
             return None
         known = X25519PrivateKey.from_private_bytes(key)
-        masks.append(Mask(pair_seed(known, directory[partner].mask, bound, victim, other), -1, 0, len(total)))
+        masks.append(
+            Mask(pair_seed(known, directory[partner].mask, bound, victim, other), -1, 0, len(total))
+        )
     apply_masks(total, masks)  # the victim has the smallest index, so it added all of its masks
     return decode(context.layout, total, [1])[0]

@@ -86,18 +86,24 @@ class Parties:
     def share(self, absent: Collection[int] = ()) -> None:
         """Announce keys and seal shares."""
         present = {index: member for index, member in self.members.items() if index not in absent}
-        self.directory = self.collector.directory({i: m.announce(self.context) for i, m in present.items()})
+        self.directory = self.collector.directory(
+            {i: m.announce(self.context) for i, m in present.items()}
+        )
         outboxes = {i: m.share(self.context, self.directory) for i, m in present.items()}
         self.inboxes = self.collector.inboxes(outboxes)
 
-    def vector(self, index: int, values: NDArray[np.float64], figures: Mapping[str, float] | None = None) -> bytes:
+    def vector(
+        self, index: int, values: NDArray[np.float64], figures: Mapping[str, float] | None = None
+    ) -> bytes:
         """Return what a member sends for its values."""
         own = figures or {"weight": 1.0, "loss": 0.5}
         shown = {name: own[name] for name in self.context.layout.figures}
         member = self.members[index]
         return member.mask(self.context, self.request, self.inboxes[index], lambda: (values, shown))
 
-    def send(self, values: Mapping[int, NDArray[np.float64]], dropped: Collection[int] = ()) -> None:
+    def send(
+        self, values: Mapping[int, NDArray[np.float64]], dropped: Collection[int] = ()
+    ) -> None:
         """Mask and receive the vectors of all but the dropped."""
         for index in self.inboxes:
             self.vectors[index] = self.vector(index, values[index])
@@ -109,11 +115,15 @@ class Parties:
         survivors = self.collector.close()
         for index in survivors:
             if index not in silent:
-                self.collector.answer(index, self.members[index].unmask(self.context, frozenset(survivors)))
+                self.collector.answer(
+                    index, self.members[index].unmask(self.context, frozenset(survivors))
+                )
         return self.collector.open()
 
 
-def values_of(context: Context, seed: int = 0, scale: float = 0.3) -> dict[int, NDArray[np.float64]]:
+def values_of(
+    context: Context, seed: int = 0, scale: float = 0.3
+) -> dict[int, NDArray[np.float64]]:
     """Return made values for each member: of all blocks, whatever it covers."""
     rng = np.random.default_rng(seed)
     size = sum(context.layout.blocks)

@@ -34,7 +34,9 @@ class Forgetful(Member):
     def mask(self, context: Context, request: bytes, inbox: bytes, vector: Any) -> bytes:
         found = self._sum(context)
         found._answers.pop("mask", None)
-        return found.answer("mask", "share", request, lambda known: found.mask(b"", inbox, vector, known))
+        return found.answer(
+            "mask", "share", request, lambda known: found.mask(b"", inbox, vector, known)
+        )
 
 
 def difference(first: bytes, second: bytes) -> NDArray[np.int32]:
@@ -122,7 +124,9 @@ def test_a_coordinator_that_asks_one_member_something_else_gets_noise(kind: type
 def test_keys_of_another_sum_are_refused(change: dict[str, Any]) -> None:
     context = agreed(4)
     other = replace(context, **change)
-    announced = {i: m.announce(other if i == 2 else context) for i, m in Parties.of(context).members.items()}
+    announced = {
+        i: m.announce(other if i == 2 else context) for i, m in Parties.of(context).members.items()
+    }
     assert code_of(lambda: Collector(context, REQUEST).directory(announced)) == "secure-sum-forged"
 
 
@@ -154,17 +158,23 @@ class Talkative(Member):
     def unmask(self, context: Context, survivors: frozenset[int]) -> bytes:
         held = self._sum(context)._secrets
         assert held is not None
-        return pack_boxes({i: b"".join((*shares.own, shares.pair)) for i, shares in held.held.items()})
+        return pack_boxes(
+            {i: b"".join((*shares.own, shares.pair)) for i, shares in held.held.items()}
+        )
 
 
 @pytest.mark.parametrize(("count", "booked"), [(6, 1), (7, 1), (7, 2), (8, 0)])
 @pytest.mark.parametrize("beyond", [0, 1])
-def test_both_kinds_of_share_need_more_colluders_than_booked(count: int, booked: int, beyond: int) -> None:
+def test_both_kinds_of_share_need_more_colluders_than_booked(
+    count: int, booked: int, beyond: int
+) -> None:
     """The coordinator says to half of the others that member 1 dropped out, and to the rest that it
     did not."""
     context = agreed(count, colluders=booked)
     threshold = context.policy.threshold
-    more = 0 if not beyond else 1 + (count + booked + 1) % 2  # where the threshold was rounded up it takes one more
+    more = (
+        0 if not beyond else 1 + (count + booked + 1) % 2
+    )  # where the threshold was rounded up it takes one more
     colluding = booked + more
     colluders = set(range(count - colluding + 1, count + 1))
     kinds = {i: member_of(i, Talkative if i in colluders else Member) for i in range(1, count + 1)}
@@ -208,7 +218,9 @@ def test_a_member_takes_part_only_with_all_of_the_directory(kind: type[Member]) 
     """Six members, one colluder: 1 is shown only 2, 3 and the colluder, and the others are told in
     turn that 2 or 3 dropped out."""
     context, colluder = agreed(6), 6
-    kinds = {i: member_of(i, kind) for i in range(1, 6)} | {colluder: member_of(colluder, Talkative)}
+    kinds = {i: member_of(i, kind) for i in range(1, 6)} | {
+        colluder: member_of(colluder, Talkative)
+    }
     parties = shared_parties(context, kinds)
     inbox = unpack_boxes(parties.inboxes[1])
     parties.inboxes[1] = pack_boxes({i: inbox[i] for i in (2, 3, colluder)})
@@ -236,27 +248,38 @@ def test_a_member_takes_part_only_with_all_of_the_directory(kind: type[Member]) 
     keys[colluder] = secrets.pairs.private_bytes_raw()
     found = victims_values(parties, secret_of(own, threshold), keys, (2, 3, colluder))
     assert found is not None
-    assert np.allclose(found, np.clip(values[1], -1, 1), atol=1e-6), "one colluder is enough against the hole"
+    assert np.allclose(found, np.clip(values[1], -1, 1), atol=1e-6), (
+        "one colluder is enough against the hole"
+    )
 
 
 @pytest.mark.parametrize("hole", [True, False])
-def test_a_key_that_the_enrolled_member_did_not_sign_is_refused(hole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_the_enrolled_member_did_not_sign_is_refused(
+    hole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The coordinator puts a key of its own in the place of member 2's: it would then read what is
     sealed for it."""
     context = agreed(4)
     parties = Parties.of(context)
     announced = {i: m.announce(context) for i, m in parties.members.items()}
     own = X25519PrivateKey.generate()
-    announced[2] = announce(context, 2, new_key(), Keys(own.public_key().public_bytes_raw(), announced[2][32:64]))
+    announced[2] = announce(
+        context, 2, new_key(), Keys(own.public_key().public_bytes_raw(), announced[2][32:64])
+    )
     if hole:
         monkeypatch.setattr(directory_module, "_is_signed", lambda *given: True)
         forged = pack_boxes(announced)
         sealed = unpack_boxes(parties.members[1].share(context, forged))[2]
         bound = context.digest + hashlib.sha256(forged).digest()
         key = channel_key(own, announced[1][:32], bound, 1, 2)
-        assert len(unseal(key, sealed, bound, 1, 2, 1).pair) == SHARE, "the hole opens sealed shares"
+        assert len(unseal(key, sealed, bound, 1, 2, 1).pair) == SHARE, (
+            "the hole opens sealed shares"
+        )
         return
-    assert code_of(lambda: parties.members[1].share(context, pack_boxes(announced))) == "secure-sum-forged"
+    assert (
+        code_of(lambda: parties.members[1].share(context, pack_boxes(announced)))
+        == "secure-sum-forged"
+    )
     assert code_of(lambda: parties.collector.directory(announced)) == "secure-sum-forged"
 
 
@@ -265,7 +288,10 @@ def test_nobody_beyond_the_roster_takes_part() -> None:
     parties = Parties.of(context)
     announced = {i: m.announce(context) for i, m in parties.members.items()}
     announced[5] = announced[4]
-    assert code_of(lambda: parties.members[1].share(context, pack_boxes(announced))) == "secure-sum-stranger"
+    assert (
+        code_of(lambda: parties.members[1].share(context, pack_boxes(announced)))
+        == "secure-sum-stranger"
+    )
     assert code_of(lambda: member_of(5).announce(context)) == "secure-sum-stranger"
     twice = {**parties_keys(parties), 3: parties_keys(parties)[2]}
     assert code_of(lambda: parties.collector.directory(twice)) == "secure-sum-forged"

@@ -38,15 +38,24 @@ def tokens_in_span(matrix: Values, embeddings: Values) -> set[int]:
     _, sizes, rows = np.linalg.svd(matrix, full_matrices=False)
     rows = rows[sizes > 1e-5 * sizes[0]]
     outside = embeddings - embeddings @ rows.T @ rows
-    return set(np.flatnonzero(np.linalg.norm(outside, axis=1) < 1e-3 * np.linalg.norm(embeddings, axis=1)).tolist())
+    return set(
+        np.flatnonzero(
+            np.linalg.norm(outside, axis=1) < 1e-3 * np.linalg.norm(embeddings, axis=1)
+        ).tolist()
+    )
 
 
 def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire() -> None:
     rng = np.random.default_rng(5)
     embeddings = rng.normal(size=(VOCABULARY, WIDTH))
     texts = {index: rng.choice(VOCABULARY, TOKENS, replace=False) for index in range(1, 5)}
-    updates = {i: 0.01 * rng.normal(size=(RANK, TOKENS)) @ embeddings[tokens] for i, tokens in texts.items()}
-    assert tokens_in_span(updates[1], embeddings) == set(texts[1].tolist()), "an open update tells the whole text"
+    updates = {
+        i: 0.01 * rng.normal(size=(RANK, TOKENS)) @ embeddings[tokens]
+        for i, tokens in texts.items()
+    }
+    assert tokens_in_span(updates[1], embeddings) == set(texts[1].tolist()), (
+        "an open update tells the whole text"
+    )
     context = agreed(4, (RANK * WIDTH,), bound=1.0)
     parties = shared_parties(context)
     parties.send({i: update.ravel() for i, update in updates.items()})
@@ -54,7 +63,9 @@ def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire(
     assert not tokens_in_span(hidden, embeddings)
     opened = parties.finish().values.reshape(RANK, WIDTH)
     assert np.allclose(opened, sum(updates.values()), atol=1e-7)
-    assert not tokens_in_span(opened, embeddings), "a sum of several texts has more tokens than rows"
+    assert not tokens_in_span(opened, embeddings), (
+        "a sum of several texts has more tokens than rows"
+    )
 
 
 # ---- 6: shrink the crowd ----
@@ -62,7 +73,9 @@ def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire(
 
 @pytest.mark.parametrize("hole", [True, False])
 @pytest.mark.parametrize("left", [1, 2])
-def test_a_crowd_of_one_or_two_is_not_opened(hole: bool, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowd_of_one_or_two_is_not_opened(
+    hole: bool, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each member is told that all but member 1 and itself dropped out (and that one more is
     there)."""
     context = agreed(6)
@@ -84,7 +97,9 @@ def test_a_crowd_of_one_or_two_is_not_opened(hole: bool, left: int, monkeypatch:
         for other in pairs.keys() - heard:
             pairs[other][index] = boxes[other][1:]
     if hole and left == 1:
-        keys = {other: secret_of(shares, context.policy.threshold) for other, shares in pairs.items()}
+        keys = {
+            other: secret_of(shares, context.policy.threshold) for other, shares in pairs.items()
+        }
         found = victims_values(parties, secret_of(own, context.policy.threshold), keys, range(2, 7))
         assert found is not None
         assert np.allclose(found, np.clip(values[1], -1, 1), atol=1e-6), "the hole opens one update"
@@ -118,7 +133,9 @@ def test_two_sums_of_one_round_would_tell_their_difference(kind: type[Member]) -
 
 @pytest.mark.parametrize("hole", [True, False])
 @pytest.mark.parametrize("covers", [(2, 1, 1, 1, 1), (2, 2, 2, 1, 1)])
-def test_a_block_of_too_few_owners_rests(hole: bool, covers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_of_too_few_owners_rests(
+    hole: bool, covers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where two of three owners drop out after they sent, the block was uploaded, and is not
     opened."""
     context = agreed(5, (10, 6), covers)
@@ -132,7 +149,9 @@ def test_a_block_of_too_few_owners_rests(hole: bool, covers: tuple[int, ...], mo
     if hole:
         owners = [i for i in opened.survivors if covers[i - 1] == 2]
         plain = sum(np.clip(values[i][10:], -1, 1) for i in owners)
-        assert np.allclose(opened.values[10:], plain, atol=1e-6), "the hole opens the block of one or two owners"
+        assert np.allclose(opened.values[10:], plain, atol=1e-6), (
+            "the hole opens the block of one or two owners"
+        )
         return
     assert not opened.values[10:].any()
     assert opened.values[:10].any()
@@ -173,8 +192,12 @@ class Squeezing(Member):
 
 
 @pytest.mark.parametrize("kind", [Squeezing, Member])
-def test_data_of_a_neighbour_change_nothing_but_the_vector(kind: type[Member], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_module, "sign", cache(sign))  # signatures are drawn at random; entropy is scripted
+def test_data_of_a_neighbour_change_nothing_but_the_vector(
+    kind: type[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        directory_module, "sign", cache(sign)
+    )  # signatures are drawn at random; entropy is scripted
     context = agreed(4)
     values = values_of(context)
     neighbour = {**values, 1: np.where(np.arange(40) < 3, values[1], 0.0)}
@@ -184,7 +207,9 @@ def test_data_of_a_neighbour_change_nothing_but_the_vector(kind: type[Member], m
         vectors = {i: parties.vector(i, own[i]) for i in own}
         answers = [m.unmask(context, frozenset(range(1, 5))) for m in parties.members.values()]
         others = [m.announce(context)[:64] for m in parties.members.values()]
-        crossed.append((vectors, [*answers, *others, *(len(box) for box in parties.inboxes.values())]))
+        crossed.append(
+            (vectors, [*answers, *others, *(len(box) for box in parties.inboxes.values())])
+        )
     (first, rest), (second, same) = crossed
     if kind is Squeezing:
         assert len(first[1]) != len(second[1]), "the hole tells by its length"
@@ -208,7 +233,9 @@ def test_a_vector_of_extremes_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         parties.send(values)
         place = np.full(len(parties.vectors[1]) // 4, 1 << 31, WIDE)
         place[[0, 1, 2, -1]] = 0
-        parties.collector._total += place  # member 1 had 2³¹ added to all of its values under its masks
+        parties.collector._total += (
+            place  # member 1 had 2³¹ added to all of its values under its masks
+        )
         return parties
 
     assert code_of(poisoned(shared_parties(context)).finish) == "secure-sum-garbage"
@@ -229,7 +256,10 @@ def test_a_member_that_is_killed_costs_no_more_than_its_part(phase: str) -> None
     parties.send(values)
     if phase == "unmask":
         parties.members[2] = member_of(2)
-        assert code_of(lambda: parties.members[2].unmask(context, frozenset(range(1, 6)))) == "secure-sum-unknown"
+        assert (
+            code_of(lambda: parties.members[2].unmask(context, frozenset(range(1, 6))))
+            == "secure-sum-unknown"
+        )
     opened = parties.finish(silent=[2])
     inside = [i for i in values if i != 2 or phase == "unmask"]
     assert np.allclose(opened.values, sum(np.clip(values[i], -1, 1) for i in inside), atol=1e-6)
@@ -261,7 +291,9 @@ def bytes_within(root: object, beyond: tuple[object, ...]) -> Iterator[bytes]:
         waiting.extend(gc.get_referents(item))
 
 
-def test_secrets_are_in_memory_alone_and_gone_after_the_sum(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_are_in_memory_alone_and_gone_after_the_sum(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     context = agreed(4)
     entropy = Recorded("robbed")
@@ -274,14 +306,21 @@ def test_secrets_are_in_memory_alone_and_gone_after_the_sum(tmp_path: Path, capl
 
     def found() -> bool:
         state = vars(member)
-        held = bytes_within({key: state[key] for key in ("_sums", "_closed")}, (entropy, context, member))
+        held = bytes_within(
+            {key: state[key] for key in ("_sums", "_closed")}, (entropy, context, member)
+        )
         return any(piece in item for item in held for piece in secret)
 
     assert found(), "the search bites while the sum is open"
     for done in (lambda: pickle.dumps(member), lambda: copy.deepcopy(member)):
         with pytest.raises(TypeError):
             done()
-    shown = repr(member) + repr(vars(member)) + repr(vars(member._sums["train"])) + repr(member._sums["train"]._secrets)
+    shown = (
+        repr(member)
+        + repr(vars(member))
+        + repr(vars(member._sums["train"]))
+        + repr(member._sums["train"]._secrets)
+    )
     with pytest.raises(ProtectionError) as error:
         member.mask(context, b"other", parties.inboxes[1], lambda: (np.zeros(40), {}))
     shown += str(error.value) + repr(error.value) + caplog.text

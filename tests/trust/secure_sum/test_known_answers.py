@@ -24,7 +24,10 @@ def test_the_stream_of_aes_256_in_counter_mode() -> None:
 
 
 def test_a_key_is_derived_by_hkdf() -> None:
-    assert derive_key(KEY, b"self").hex() == "d8b9385cda0473fe39f469aa0811e97a6fd5e9ef700e0a0bd13fbd6ed62ac16f"
+    assert (
+        derive_key(KEY, b"self").hex()
+        == "d8b9385cda0473fe39f469aa0811e97a6fd5e9ef700e0a0bd13fbd6ed62ac16f"
+    )
 
 
 def test_shares_of_a_polynomial_with_coefficients_1_and_2() -> None:

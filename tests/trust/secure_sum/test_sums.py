@@ -21,12 +21,16 @@ def test_the_opened_sum_is_the_plain_sum_whoever_drops_out(data: st.DataObject) 
     count = data.draw(st.integers(3, 8), "members")
     colluders = data.draw(st.integers(0, count - 2), "colluders")
     blocks = tuple(data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3), "blocks"))
-    covers = data.draw(st.lists(st.integers(1, len(blocks)), min_size=count, max_size=count), "covers")
+    covers = data.draw(
+        st.lists(st.integers(1, len(blocks)), min_size=count, max_size=count), "covers"
+    )
     bound = data.draw(st.sampled_from([0.01, 1.0, 7.3]), "bound")
     context = agreed(count, blocks, covers, colluders=colluders, bound=bound)
     away = st.sets(st.integers(1, count), max_size=count)
     absent, dropped, silent = (data.draw(away, name) for name in ("absent", "dropped", "silent"))
-    values = values_of(context, data.draw(st.integers(0, 99), "seed"), bound)  # a third of them are clipped
+    values = values_of(
+        context, data.draw(st.integers(0, 99), "seed"), bound
+    )  # a third of them are clipped
     parties, policy = Parties.of(context), context.policy
     begun = policy.members.keys() - absent
     survivors = begun - dropped
@@ -50,14 +54,18 @@ def test_the_opened_sum_is_the_plain_sum_whoever_drops_out(data: st.DataObject) 
     for number, size in enumerate(blocks):
         inside = [index for index in survivors if covers[index - 1] > number]
         found = opened.values[at : at + size]
-        plain = sum(np.clip(values[index][at : at + size], -field.limit, field.limit) for index in inside)
+        plain = sum(
+            np.clip(values[index][at : at + size], -field.limit, field.limit) for index in inside
+        )
         at += size
         if len(inside) < policy.fewest:
             assert not found.any(), "a block of too few members rests"
             continue
         assert opened.counts[number] == len(inside)
         assert np.abs(found - plain).max(initial=0.0) <= len(inside) * field.step * (0.5 + 2**-20)
-    assert opened.figures == pytest.approx({"weight": len(survivors), "loss": 0.5 * len(survivors)}, abs=0)
+    assert opened.figures == pytest.approx(
+        {"weight": len(survivors), "loss": 0.5 * len(survivors)}, abs=0
+    )
 
 
 def test_vectors_hide_what_is_in_them() -> None:
@@ -95,7 +103,9 @@ def test_a_member_that_sends_no_shares_is_named_and_left_out_of_the_next_attempt
     parties = Parties.of(agreed(5))
     announced = {i: m.announce(parties.context) for i, m in parties.members.items()}
     directory = parties.collector.directory(announced)
-    outboxes = {i: m.share(parties.context, directory) for i, m in parties.members.items() if i != 4}
+    outboxes = {
+        i: m.share(parties.context, directory) for i, m in parties.members.items() if i != 4
+    }
     with pytest.raises(ProtectionError) as error:
         parties.collector.inboxes(outboxes)
     assert error.value.reason is not None
@@ -106,7 +116,9 @@ def test_a_member_that_sends_no_shares_is_named_and_left_out_of_the_next_attempt
     again.send(values)
     opened = again.finish()
     assert opened.survivors == (1, 2, 3, 5)
-    assert np.allclose(opened.values, sum(np.clip(values[i], -1, 1) for i in (1, 2, 3, 5)), atol=1e-7)
+    assert np.allclose(
+        opened.values, sum(np.clip(values[i], -1, 1) for i in (1, 2, 3, 5)), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("cut", [b"", b"\0", b"\0\1\0\0\0\5abc"])

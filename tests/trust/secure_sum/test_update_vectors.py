@@ -53,7 +53,9 @@ def made(rank: int, seed: int = 0) -> Update:
     trained=st.sampled_from(["a", "b", "both"]),
     seed=st.integers(0, 50),
 )
-def test_the_sum_of_vectors_is_the_sum_of_updates(ranks: list[int], trained: Trained, seed: int) -> None:
+def test_the_sum_of_vectors_is_the_sum_of_updates(
+    ranks: list[int], trained: Trained, seed: int
+) -> None:
     tiers = tuple(sorted(set(ranks)))
     places = Places(tiers, SHAPES, HEADS, trained)
     total, expected = np.zeros(sum(places.sizes)), Update({}, "s")

@@ -1,9 +1,9 @@
-"""Whole numbers as tight bytes: fixed width, and Golomb-Rice codes for the gaps between sorted positions (Rice 1971, Golomb 1966).
+"""Whole numbers as tight bytes: fixed width, and Golomb-Rice codes for the gaps between sorted
+positions (Rice 1971, Golomb 1966).
 
-A gap g is ⌊g/2^k⌋ in unary and k low bits. For positions drawn at density p this is within about 1 % of H(p)/p bits each, p ≤ .1.
+A gap g is ⌊g/2^k⌋ in unary and k low bits. For positions drawn at density p this is within about 1
+% of H(p)/p bits each, p ≤ .1.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -24,7 +24,9 @@ def byte_count(count: int, bits: int) -> int:
 
 
 def pack_bits(values: Ints, bits: int) -> Bytes:
-    """Numbers from 0 to 2^bits − 1, one after the other, lowest bit first; the last byte is filled with zeros."""
+    """Numbers from 0 to 2^bits − 1, one after the other, lowest bit first; the last byte is filled
+    with zeros.
+    """
     if bits in (1, 2, 4, 8):
         per = 8 // bits
         full = np.zeros(byte_count(values.size, bits) * per, np.uint8)
@@ -44,7 +46,11 @@ def unpack_bits(data: Bytes, count: int, bits: int) -> Ints:
         shifts = (np.arange(8 // bits) * bits).astype(np.uint8)
         out: Ints = ((data[:, None] >> shifts) & np.uint8(2**bits - 1)).reshape(-1)[:count]
         return out
-    digits = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits).astype(np.int64)
+    digits = (
+        np.unpackbits(data, count=count * bits, bitorder="little")
+        .reshape(count, bits)
+        .astype(np.int64)
+    )
     total: NDArray[np.int64] = np.zeros(count, np.int64)
     for column in range(bits):
         total += digits[:, column] << column
@@ -68,7 +74,10 @@ def rice_encode(positions: Ints) -> tuple[Bytes, Bytes, int]:
 
 
 def rice_decode(unary: Bytes, low: Bytes, k: int, count: int) -> Ints | None:
-    """Sorted distinct positions; None unless `unary` ends `count` numbers. low must have `byte_count(count, k)` bytes."""
+    """Sorted distinct positions;
+
+    None unless `unary` ends `count` numbers. low must have `byte_count(count, k)` bytes.
+    """
     stops = np.flatnonzero(np.unpackbits(unary, bitorder="little"))
     if stops.size != count:
         return None

@@ -1,6 +1,6 @@
-"""Bytes that an update can have in a codec, whatever its numbers are: coordinator and participant keep budgets by the same bound."""
-
-from __future__ import annotations
+"""Bytes that an update can have in a codec, whatever its numbers are: coordinator and participant
+keep budgets by the same bound.
+"""
 
 from collections.abc import Mapping
 
@@ -20,9 +20,14 @@ def upload_most(
     rank: int = 0,
     moves: Mapping[str, Entry] | None = None,
 ) -> int:
-    """The message with an update of `layers` (m, n) and heads: whole weights if `full`, else factors of `rank`, else changes of `moves`."""
+    """The message with an update of `layers` (m, n) and heads: whole weights if `full`, else
+    factors of `rank`, else changes of `moves`.
+    """
     if full:  # one message an entry
-        return sum(codec.most(announced({name: shape}), spec) for name, shape in {**layers, **heads}.items())
+        return sum(
+            codec.most(announced({name: shape}), spec)
+            for name, shape in {**layers, **heads}.items()
+        )
     if moves is None:
         return codec.most(announced(heads, layers, rank), spec)
     return codec.most(announced({**entry_shapes(moves), **heads}), spec)

@@ -1,10 +1,10 @@
-"""The envelope of a coded update: few tensors and one JSON manifest, in the canonical container, under zstd (RFC 8878).
+"""The envelope of a coded update: few tensors and one JSON manifest, in the canonical container,
+under zstd (RFC 8878).
 
-All coded tensors are laid out as vectors × length, the vectors along the longer axis (columns of B, rows of A), one after the
-other. Opening an envelope trusts nothing: sizes, names and shapes are checked before anything is allocated.
+All coded tensors are laid out as vectors × length, the vectors along the longer axis (columns of B,
+rows of A), one after the other. Opening an envelope trusts nothing: sizes, names and shapes are
+checked before anything is allocated.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,9 @@ MOST_ENTRIES, MOST_AXES, LONGEST_NAME = 100_000, 8, 512
 
 @dataclass(frozen=True)
 class Item:
-    """One entry as announced. kind: f factored (shape m, R, n), d dense; capital: sent in float32."""
+    """One entry as announced. kind: f factored (shape m, R, n), d dense; capital: sent in
+    float32.
+    """
 
     name: str
     kind: str
@@ -96,7 +98,9 @@ def dense(name: str, shape: tuple[int, ...]) -> Item:
 
 
 def announced(
-    whole: Mapping[str, tuple[int, ...]], factors: Mapping[str, tuple[int, int]] | None = None, rank: int = 0
+    whole: Mapping[str, tuple[int, ...]],
+    factors: Mapping[str, tuple[int, int]] | None = None,
+    rank: int = 0,
 ) -> list[Item]:
     """Entries known by their shapes only: dense ones, and matrices (m, n) as factors of `rank`."""
     items = [dense(name, shape) for name, shape in whole.items()]
@@ -109,21 +113,40 @@ def coded_matrices(update: Update, items: Sequence[Item]) -> list[Tensor]:
 
 
 def seal(
-    label: str, update: Update, items: Sequence[Item], tensors: Mapping[str, Tensor], numbers: Mapping[str, int]
+    label: str,
+    update: Update,
+    items: Sequence[Item],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, int],
 ) -> bytes:
-    """Envelope of the codec `label` (its name and settings): its tensors, its numbers, the manifest, the exact entries."""
-    exact = [m.reshape(-1) for item in items if item.exact for m in item.matrices(update.entries[item.name])]
+    """Envelope of the codec `label` (its name and settings): its tensors, its numbers, the
+    manifest, the exact entries.
+    """
+    exact = [
+        m.reshape(-1)
+        for item in items
+        if item.exact
+        for m in item.matrices(update.entries[item.name])
+    ]
     flat = {**tensors, "exact": torch.cat(exact)} if exact else dict(tensors)
     raw = pack_tensors(flat, _meta(label, update.spec, items, numbers))
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw)
 
 
 def sealed_most(
-    label: str, spec: str, items: Sequence[Item], sizes: Mapping[str, int], numbers: Mapping[str, int]
+    label: str,
+    spec: str,
+    items: Sequence[Item],
+    sizes: Mapping[str, int],
+    numbers: Mapping[str, int],
 ) -> int:
-    """Bytes of `seal` at most. sizes: of the codec's tensors, in bytes; numbers: the longest that there can be."""
+    """Bytes of `seal` at most. sizes: of the codec's tensors, in bytes; numbers: the longest that
+    there can be.
+    """
     shapes: dict[str, Shape] = {name: (torch.uint8, (count,)) for name, count in sizes.items()}
-    if exact := [vectors * length for item in items if item.exact for vectors, length in item.layout()]:
+    if exact := [
+        vectors * length for item in items if item.exact for vectors, length in item.layout()
+    ]:
         shapes["exact"] = (torch.float32, (sum(exact),))
     raw = packed_size(shapes, _meta(label, spec, items, numbers))
     return raw + (raw >> 8) + max(0, (1 << 17) - raw >> 11)  # as zstd's own ZSTD_compressBound
@@ -134,7 +157,9 @@ def coded_layouts(items: Sequence[Item]) -> list[tuple[int, int]]:
     return [shape for item in items if not item.exact for shape in item.layout()]
 
 
-def _meta(label: str, spec: str, items: Sequence[Item], numbers: Mapping[str, int]) -> dict[str, Any]:
+def _meta(
+    label: str, spec: str, items: Sequence[Item], numbers: Mapping[str, int]
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "codec": label,
@@ -181,7 +206,8 @@ class Opened:
         plain = iter([piece.reshape(shape) for piece, shape in zip(pieces, exact, strict=True)])
         coded = iter(matrices)
         entries = {
-            item.name: item.entry([next(plain if item.exact else coded) for _ in item.layout()]) for item in self.items
+            item.name: item.entry([next(plain if item.exact else coded) for _ in item.layout()])
+            for item in self.items
         }
         update = Update(entries, self.spec)
         if not update.is_finite():
@@ -196,7 +222,10 @@ def cut(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def unseal(data: bytes, source: str, label: str, names: Sequence[str], limit: int) -> Opened:
-    """Open an envelope of the codec `label` with tensors `names`. Raises UpdateError naming `source`."""
+    """Open an envelope of the codec `label` with tensors `names`.
+
+    Raises UpdateError naming `source`.
+    """
     flat, meta = unpack_tensors(_inflate(data, source, limit), source)
     if meta.get("format") != FORMAT or meta.get("codec") != label:
         raise refusal(UpdateError, "update-of-other-codec", source=source, codec=label)
@@ -211,13 +240,17 @@ def unseal(data: bytes, source: str, label: str, names: Sequence[str], limit: in
 
 
 def check_header(raw: bytes, source: str, limit: int) -> None:
-    """Raise UpdateError unless `raw` is within the limit, and its list of tensors small enough to be read."""
+    """Raise UpdateError unless `raw` is within the limit, and its list of tensors small enough to
+    be read.
+    """
     if len(raw) > limit or int.from_bytes(raw[:8], "little") > HEADER_LIMIT:
         raise damaged(source, "size")
 
 
 def damaged(source: str, part: str) -> UpdateError:
-    """Build the error for a coded update that its codec cannot have written. part: what is wrong, as a text `coded.PART` names it."""
+    """Build the error for a coded update that its codec cannot have written. part: what is wrong,
+    as a text `coded.PART` names it.
+    """
     return refusal(UpdateError, "coded-update-damaged", source=source, part=part)
 
 

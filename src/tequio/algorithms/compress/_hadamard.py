@@ -1,11 +1,12 @@
-"""Random rotation of vectors of any length by signs and Walsh-Hadamard transforms, without padding: orthogonal, n·log n.
+"""Random rotation of vectors of any length by signs and Walsh-Hadamard transforms, without padding:
+orthogonal, n·log n.
 
-A vector of length L is covered by windows of p = the largest power of two ≤ L (at most 4,096): once from its start, and if p does not
-divide L once more from its end, each time after random signs. Each pass is orthogonal, so their product is. Spreading a vector before
-quantising it: Suresh et al., arXiv 1611.00429; DRIVE, arXiv 2105.08339. Signs come from SHAKE-256, so both sides draw the same ones.
+A vector of length L is covered by windows of p = the largest power of two ≤ L (at most 4,096): once
+from its start, and if p does not divide L once more from its end, each time after random signs.
+Each pass is orthogonal, so their product is. Spreading a vector before
+quantising it: Suresh et al., arXiv 1611.00429; DRIVE, arXiv 2105.08339. Signs come from SHAKE-256,
+    so both sides draw the same ones.
 """
-
-from __future__ import annotations
 
 import hashlib
 import math

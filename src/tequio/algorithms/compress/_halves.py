@@ -1,9 +1,8 @@
-"""float16 with one shared power of two, so that neither large nor tiny updates leave its range; stored as byte planes.
+"""float16 with one shared power of two, so that neither large nor tiny updates leave its range;
+stored as byte planes.
 
 The high bytes (sign, exponent) of all numbers come first: they are alike, and zstd shortens them.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Literal
@@ -19,14 +18,20 @@ def shared_exponent(largest: float) -> int:
     return math.frexp(largest)[1] - 15 if largest > 0.0 else 0
 
 
-def to_half(values: Tensor, exponent: int, toward: Literal["near", "up", "down"] = "near") -> Tensor:
-    """values · 2^−exponent as float16, rounded to nearest, or for values ≥ 0 up (never under) or down (never over)."""
+def to_half(
+    values: Tensor, exponent: int, toward: Literal["near", "up", "down"] = "near"
+) -> Tensor:
+    """values · 2^−exponent as float16, rounded to nearest, or for values ≥ 0 up (never under) or
+    down (never over).
+    """
     exact = values.double() * 2.0**-exponent
     half = exact.half()
     if toward == "near":
         return half
     off = half.double() < exact if toward == "up" else half.double() > exact
-    return (half.view(torch.int16) + off.short() * (1 if toward == "up" else -1)).view(torch.float16)
+    return (half.view(torch.int16) + off.short() * (1 if toward == "up" else -1)).view(
+        torch.float16
+    )
 
 
 def from_half(half: Tensor, exponent: int) -> Tensor:

@@ -1,7 +1,5 @@
 """What a codec must offer: an update to bytes, and bytes that may be hostile to an update."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,7 +10,10 @@ LIMIT = 1 << 30  # bytes; a caller that knows the layout should pass a few times
 
 
 class Codec(Protocol):
-    """Same update, seed and settings: same bytes. Heads and small dense entries always travel in float32."""
+    """Same update, seed and settings: same bytes.
+
+    Heads and small dense entries always travel in float32.
+    """
 
     @property
     def name(self) -> str:
@@ -24,7 +25,9 @@ class Codec(Protocol):
 
     @property
     def unbiased(self) -> bool:
-        """Whether the mean of decode(encode(x, seed)) over seeds is x, for every x; other codecs want error feedback."""
+        """Whether the mean of decode(encode(x, seed)) over seeds is x, for every x; other codecs
+        want error feedback.
+        """
 
     def encode(self, update: Update, seed: int) -> bytes:
         """The update as bytes. Raises UpdateError if it holds NaN or infinity."""
@@ -33,7 +36,10 @@ class Codec(Protocol):
         """Bytes of `encode` at most, for entries so announced, whatever their numbers are."""
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
-        """The update in `data`. Raises UpdateError naming `source` on anything that this codec, so set, would not write.
+        """The update in `data`.
 
-        limit: bytes that the unpacked message, and the float32 tensors decoded from it, may have; checked before they are made.
+        Raises UpdateError naming `source` on anything that this codec, so set, would not write.
+
+        limit: bytes that the unpacked message, and the float32 tensors decoded from it, may have;
+            checked before they are made.
         """

@@ -1,12 +1,12 @@
-"""EDEN (Vargaftik et al., arXiv 2108.08842; its 1-bit form is DRIVE, arXiv 2105.08339): random rotation, nearest Lloyd-Max level, and a
+"""EDEN (Vargaftik et al., arXiv 2108.08842; its 1-bit form is DRIVE, arXiv 2105.08339): random
+rotation, nearest Lloyd-Max level, and a
 scale that undoes the shrinkage: z = Rx, q = levels(z·√L/‖z‖), S = ‖z‖²/⟨z, q⟩, decode = S·Rᵀq.
 
-⟨x, decode⟩ = ‖x‖² always, and with a uniform rotation E[decode] = x. The Hadamard rotation used here is not uniform: no bias was found on
-normal numbers, but on vectors with 2 or 3 non-zeros it reaches .6 of their norm (1 bit) and .23 (2 bits). Its squared error at 2 bits is
-about a fifth of stochastic rounding's.
+⟨x, decode⟩ = ‖x‖² always, and with a uniform rotation E[decode] = x. The Hadamard rotation used
+here is not uniform: no bias was found on normal numbers, but on vectors with 2 or 3 non-zeros it
+reaches .6 of their norm (1 bit) and .23 (2 bits). Its squared error at 2 bits is about a fifth of
+stochastic rounding's.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,9 @@ from tequio.algorithms.settings import require
 from tequio.core.seeds import derive
 from tequio.core.update import Update
 
-LEVELS = {  # positive half of the optimal quantiser of N(0, 1) (Max, IRE Trans. IT 1960, table I); law-tested to be its fixed point
+# positive half of the optimal quantiser of N(0, 1) (Max, IRE Trans. IT 1960, table I); law-tested
+# to be its fixed point
+LEVELS = {
     1: (0.7979,),
     2: (0.4528, 1.5104),
     4: (0.1284, 0.3881, 0.6568, 0.9424, 1.2562, 1.6181, 2.0690, 2.7326),
@@ -78,7 +80,10 @@ class Eden:
         """See `Codec`."""
         layouts = coded_layouts(items)
         count = sum(vectors * length for vectors, length in layouts)
-        sizes = {"codes": byte_count(count, self.bits), "scales": 2 * sum(vectors for vectors, _ in layouts)}
+        sizes = {
+            "codes": byte_count(count, self.bits),
+            "scales": 2 * sum(vectors for vectors, _ in layouts),
+        }
         return sealed_most(self.label, spec, items, sizes, LONGEST)
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
@@ -87,7 +92,9 @@ class Eden:
         layouts = opened.layouts()
         sizes = [vectors * length for vectors, length in layouts]
         count = sum(sizes)
-        codes = unpack_bits(as_bytes(opened.tensor("codes", byte_count(count, self.bits))), count, self.bits)
+        codes = unpack_bits(
+            as_bytes(opened.tensor("codes", byte_count(count, self.bits))), count, self.bits
+        )
         scales = read_scales(opened, [vectors for vectors, _ in layouts])
         spin = opened.number("seed", 0, (1 << SEED_BITS) - 1)
         parts = cut(as_tensor(codes), sizes)

@@ -1,6 +1,6 @@
-"""16 bits a number: float16 under one shared power of two (relative error ≤ 2^−11 near the largest numbers), or bfloat16 (≤ 2^−8)."""
-
-from __future__ import annotations
+"""16 bits a number: float16 under one shared power of two (relative error ≤ 2^−11 near the largest
+numbers), or bfloat16 (≤ 2^−8).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,9 @@ class Half:
     def __post_init__(self) -> None:
         if self.form not in ("fp16", "bf16"):
             key = "[algorithm] half: form"
-            raise refusal(ConfigError, "out-of-range", key=key, value=self.form, limits="fp16, bf16")
+            raise refusal(
+                ConfigError, "out-of-range", key=key, value=self.form, limits="fp16, bf16"
+            )
 
     @property
     def label(self) -> str:
@@ -54,7 +56,9 @@ class Half:
         """See `Codec`."""
         items = to_items(update)
         flat = torch.cat([torch.empty(0), *(m.reshape(-1) for m in coded_matrices(update, items))])
-        exponent = shared_exponent(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
+        exponent = (
+            shared_exponent(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
+        )
         short = to_half(flat, exponent) if self.form == "fp16" else flat.bfloat16()
         if not bool(torch.isfinite(short).all()):
             raise refusal(UpdateError, "sent-too-large")
@@ -63,7 +67,9 @@ class Half:
     def most(self, items: Sequence[Item], spec: str) -> int:
         """See `Codec`."""
         count = sum(vectors * length for vectors, length in coded_layouts(items))
-        return sealed_most(self.label, spec, items, {"values": 2 * count}, {"exponent": -EXPONENT_LIMIT})
+        return sealed_most(
+            self.label, spec, items, {"values": 2 * count}, {"exponent": -EXPONENT_LIMIT}
+        )
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""
@@ -75,4 +81,6 @@ class Half:
             from_planes(opened.tensor("values", 2 * sum(sizes)), dtype),
             opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT),
         )
-        return opened.update([part.reshape(shape) for part, shape in zip(cut(flat, sizes), layouts, strict=True)])
+        return opened.update(
+            [part.reshape(shape) for part, shape in zip(cut(flat, sizes), layouts, strict=True)]
+        )

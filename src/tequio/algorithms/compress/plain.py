@@ -1,7 +1,5 @@
 """No compression: the canonical float32 bytes. What every ratio is measured against."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

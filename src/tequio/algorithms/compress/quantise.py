@@ -1,11 +1,12 @@
-"""Stochastic uniform quantisation (QSGD, Alistarh et al., arXiv 1610.02132; per vector with rotation: Suresh et al., arXiv 1611.00429).
+"""Stochastic uniform quantisation (QSGD, Alistarh et al., arXiv 1610.02132; per vector with
+rotation:
+
+Suresh et al., arXiv 1611.00429).
 
 Each vector (column of B, row of A), cut into pieces of at most `block`, has a scale s ≥ max|x| in float16 and 2^bits levels from −s to s.
-x goes to one of its two neighbours, to the upper one with probability = its distance from the lower one in steps, so E[decode] = x;
-roundings of A and B are independent, so E[BA] holds too.
+x goes to one of its two neighbours, to the upper one with probability = its distance from the lower
+one in steps, so E[decode] = x; roundings of A and B are independent, so E[BA] holds too.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -47,7 +48,9 @@ LONGEST = {"exponent": -EXPONENT_LIMIT, "seed": (1 << SEED_BITS) - 1}
 
 @dataclass(frozen=True)
 class Quantise:
-    """bits 8, 4 or 2 a number; block: most numbers that share a scale; rotate: spread each vector by a random rotation first."""
+    """bits 8, 4 or 2 a number; block: most numbers that share a scale; rotate: spread each vector
+    by a random rotation first.
+    """
 
     bits: int = 4
     block: int = 256
@@ -73,19 +76,32 @@ class Quantise:
         if self.rotate:
             matrices = [rotate(matrix, spin, index) for index, matrix in enumerate(matrices)]
         pieces = [_pieces(matrix, self.block) for matrix in matrices]
-        largest = [piece.abs().amax(2) if piece.numel() else piece.new_zeros(piece.shape[:2]) for piece in pieces]
+        largest = [
+            piece.abs().amax(2) if piece.numel() else piece.new_zeros(piece.shape[:2])
+            for piece in pieces
+        ]
         flat = torch.cat([torch.zeros(1), *(m.reshape(-1) for m in largest)])
         exponent = shared_exponent(float(flat.max()))
         half = [to_half(m, exponent, "up") for m in largest]
         noise = torch.Generator().manual_seed(derive(seed, "rounding"))
         codes = [
-            _quantise(piece, from_half(scale, exponent), self.bits, noise)[:, : matrix.shape[1]].reshape(-1)
+            _quantise(piece, from_half(scale, exponent), self.bits, noise)[
+                :, : matrix.shape[1]
+            ].reshape(-1)
             for piece, scale, matrix in zip(pieces, half, matrices, strict=True)
         ]
-        packed = as_tensor(pack_bits(torch.cat([torch.empty(0, dtype=torch.uint8), *codes]).numpy(), self.bits))
-        scales = to_planes(torch.cat([torch.empty(0, dtype=torch.float16), *(h.reshape(-1) for h in half)]))
+        packed = as_tensor(
+            pack_bits(torch.cat([torch.empty(0, dtype=torch.uint8), *codes]).numpy(), self.bits)
+        )
+        scales = to_planes(
+            torch.cat([torch.empty(0, dtype=torch.float16), *(h.reshape(-1) for h in half)])
+        )
         return seal(
-            self.label, update, items, {"codes": packed, "scales": scales}, {"exponent": exponent, "seed": spin}
+            self.label,
+            update,
+            items,
+            {"codes": packed, "scales": scales},
+            {"exponent": exponent, "seed": spin},
         )
 
     def most(self, items: Sequence[Item], spec: str) -> int:
@@ -93,7 +109,13 @@ class Quantise:
         layouts = coded_layouts(items)
         count = sum(vectors * length for vectors, length in layouts)
         scales = 2 * sum(vectors * piece_count(length, self.block) for vectors, length in layouts)
-        return sealed_most(self.label, spec, items, {"codes": byte_count(count, self.bits), "scales": scales}, LONGEST)
+        return sealed_most(
+            self.label,
+            spec,
+            items,
+            {"codes": byte_count(count, self.bits), "scales": scales},
+            LONGEST,
+        )
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""
@@ -101,14 +123,22 @@ class Quantise:
         layouts = opened.layouts()
         sizes = [vectors * length for vectors, length in layouts]
         count = sum(sizes)
-        codes = unpack_bits(as_bytes(opened.tensor("codes", byte_count(count, self.bits))), count, self.bits)
+        codes = unpack_bits(
+            as_bytes(opened.tensor("codes", byte_count(count, self.bits))), count, self.bits
+        )
         parts = cut(as_tensor(codes), sizes)
-        scales = read_scales(opened, [vectors * piece_count(length, self.block) for vectors, length in layouts])
+        scales = read_scales(
+            opened, [vectors * piece_count(length, self.block) for vectors, length in layouts]
+        )
         spin = opened.number("seed", 0, (1 << SEED_BITS) - 1)
         out: list[Tensor] = []
-        for index, (part, scale, (vectors, length)) in enumerate(zip(parts, scales, layouts, strict=True)):
+        for index, (part, scale, (vectors, length)) in enumerate(
+            zip(parts, scales, layouts, strict=True)
+        ):
             unit = part.reshape(vectors, length).float() * (2.0 / (2**self.bits - 1)) - 1.0
-            matrix = unit * _spread(scale.reshape(vectors, piece_count(length, self.block)), length, self.block)
+            matrix = unit * _spread(
+                scale.reshape(vectors, piece_count(length, self.block)), length, self.block
+            )
             out.append(unrotate(matrix, spin, index) if self.rotate else matrix)
         return opened.update(out)
 
@@ -130,7 +160,9 @@ def read_scales(opened: Opened, counts: list[int]) -> list[Tensor]:
 
 
 def _pieces(matrix: Tensor, block: int) -> Tensor:
-    """(vectors × length) as (vectors × pieces × piece length), zeros after the end of each vector."""
+    """(vectors × length) as (vectors × pieces × piece length), zeros after the end of each
+    vector.
+    """
     vectors, length = matrix.shape
     count = piece_count(length, block)
     if count == 0:

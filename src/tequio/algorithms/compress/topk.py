@@ -1,11 +1,12 @@
-"""Top-k: the `density` largest coordinates of each matrix; sorted positions as Golomb-Rice gaps, values in few bits (SparseLoCo,
-arXiv 2508.15706: 1-3 % at 2 bits, with error feedback). About H(p) + p·bits a parameter, H the binary entropy.
+"""Top-k: the `density` largest coordinates of each matrix; sorted positions as Golomb-Rice gaps,
+values in few bits (SparseLoCo,
+arXiv 2508.15706: 1-3 % at 2 bits, with error feedback). About H(p) + p·bits a parameter, H the
+binary entropy.
 
-A value is its sign and one of 2^(bits−1) magnitudes, evenly from lo to hi, both float16 and per matrix: at 2 bits the two means that
-fit best (1-D 2-means, exact), else the least and the largest magnitude.
+A value is its sign and one of 2^(bits−1) magnitudes, evenly from lo to hi, both float16 and per
+matrix: at 2 bits the two means that fit best (1-D 2-means, exact), else the least and the largest
+magnitude.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ SLACK = 64  # bytes: how the code of the positions is parted moves offsets in th
 
 @dataclass(frozen=True)
 class TopK:
-    """density: share of each matrix that is sent; bits 2, 4, 8 or 16 a value. Biased: use error feedback, on fixed coordinates."""
+    """density: share of each matrix that is sent; bits 2, 4, 8 or 16 a value.
+
+    Biased: use error feedback, on fixed coordinates.
+    """
 
     density: float = 0.01
     bits: int = 2
@@ -69,7 +73,9 @@ class TopK:
 
     @property
     def label(self) -> str:
-        """Name and settings, as the message states them; the density may differ between two senders."""
+        """Name and settings, as the message states them; the density may differ between two
+        senders.
+        """
         return f"{self.name}/{self.bits}"
 
     def encode(self, update: Update, seed: int) -> bytes:
@@ -80,26 +86,50 @@ class TopK:
         largest = max((float(v.abs().max()) for v in values if v.numel()), default=0.0)
         exponent = shared_exponent(largest)
         ends = [_ends(v.abs(), exponent, self.bits) for v in values]
-        half = torch.stack([torch.stack(pair) for pair in ends]) if ends else torch.empty(0, 2, dtype=torch.float16)
-        codes = [_codes(v, from_half(pair, exponent), self.bits) for v, pair in zip(values, half, strict=True)]
+        half = (
+            torch.stack([torch.stack(pair) for pair in ends])
+            if ends
+            else torch.empty(0, 2, dtype=torch.float16)
+        )
+        codes = [
+            _codes(v, from_half(pair, exponent), self.bits)
+            for v, pair in zip(values, half, strict=True)
+        ]
         unary, low, width = rice_encode(positions)
         tensors = {
             "unary": as_tensor(unary),
             "low": as_tensor(low),
-            "values": as_tensor(pack_bits(np.concatenate([np.empty(0, np.int64), *codes]), self.bits)),
+            "values": as_tensor(
+                pack_bits(np.concatenate([np.empty(0, np.int64), *codes]), self.bits)
+            ),
             "scales": to_planes(half),
         }
-        return seal(self.label, update, items, tensors, {"exponent": exponent, "count": positions.size, "width": width})
+        return seal(
+            self.label,
+            update,
+            items,
+            tensors,
+            {"exponent": exponent, "count": positions.size, "width": width},
+        )
 
     def most(self, items: Sequence[Item], spec: str) -> int:
         """See `Codec`."""
         layouts = coded_layouts(items)
         counts = [vectors * length for vectors, length in layouts]
         total, selected = sum(counts), sum(_count(n, self.density) for n in counts)
-        gaps = min(selected * (k + 1) + (total >> k) for k in range(WIDEST_LOW + 1))  # bits: the gaps sum up to `total`
-        sizes = {"unary": byte_count(gaps, 1) + 2, "low": 0, "values": byte_count(selected, self.bits)}
+        gaps = min(
+            selected * (k + 1) + (total >> k) for k in range(WIDEST_LOW + 1)
+        )  # bits: the gaps sum up to `total`
+        sizes = {
+            "unary": byte_count(gaps, 1) + 2,
+            "low": 0,
+            "values": byte_count(selected, self.bits),
+        }
         numbers = {"exponent": -EXPONENT_LIMIT, "count": total, "width": WIDEST_LOW}
-        return sealed_most(self.label, spec, items, sizes | {"scales": 4 * len(layouts)}, numbers) + SLACK
+        return (
+            sealed_most(self.label, spec, items, sizes | {"scales": 4 * len(layouts)}, numbers)
+            + SLACK
+        )
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""
@@ -115,19 +145,27 @@ class TopK:
         for index, (shape, pair) in enumerate(zip(layouts, scales, strict=True)):
             mine = slice(int(cuts[index]), int(cuts[index + 1]))
             flat = torch.zeros(shape[0] * shape[1])
-            flat[torch.from_numpy(positions[mine] - edges[index])] = _values(values[mine], pair, self.bits)
+            flat[torch.from_numpy(positions[mine] - edges[index])] = _values(
+                values[mine], pair, self.bits
+            )
             out.append(flat.reshape(shape))
         return opened.update(out)
 
 
 def _select(matrices: list[Tensor], density: float) -> tuple[Ints, list[Tensor]]:
-    """(sorted positions over all matrices laid end to end, kept values of each matrix); zeros are never kept."""
+    """(sorted positions over all matrices laid end to end, kept values of each matrix); zeros are
+    never kept.
+    """
     positions: list[Ints] = [np.empty(0, np.int64)]
     values: list[Tensor] = []
     offset = 0
     for matrix in matrices:
         flat = matrix.reshape(-1)
-        chosen = torch.topk(flat.abs(), _count(flat.numel(), density), sorted=False).indices.sort().values
+        chosen = (
+            torch.topk(flat.abs(), _count(flat.numel(), density), sorted=False)
+            .indices.sort()
+            .values
+        )
         chosen = chosen[flat[chosen] != 0.0]
         positions.append(chosen.numpy() + offset)
         values.append(flat[chosen])
@@ -150,7 +188,9 @@ def _ends(sizes: Tensor, exponent: int, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def _two_means(sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """The two values with the least squared distance to `sizes`: of all cuts of the sorted sizes, the best."""
+    """The two values with the least squared distance to `sizes`: of all cuts of the sorted sizes,
+    the best.
+    """
     if sizes.numel() == 1:
         return sizes[0], sizes[0]
     total = torch.cumsum(sizes.sort().values.double(), 0)
@@ -164,7 +204,11 @@ def _two_means(sizes: Tensor) -> tuple[Tensor, Tensor]:
 def _codes(values: Tensor, pair: Tensor, bits: int) -> Ints:
     top = 2 ** (bits - 1) - 1
     low, high = float(pair[0]), float(pair[1])
-    place = (values.abs().double() - low) / (high - low) * top if high > low else torch.zeros_like(values).double()
+    place = (
+        (values.abs().double() - low) / (high - low) * top
+        if high > low
+        else torch.zeros_like(values).double()
+    )
     sign = (values < 0.0).long() << (bits - 1)
     out: Ints = (place.round().clamp(0, top).long() | sign).numpy()
     return out

@@ -1,10 +1,10 @@
-"""FedDF: the teacher is the softmax of the mean logits, p = softmax(Σ wₖ zₖ / (T Σ wₖ)) (Lin et al., arXiv 2006.07242, equation AVGLOGITS).
+"""FedDF: the teacher is the softmax of the mean logits, p = softmax(Σ wₖ zₖ / (T Σ wₖ)) (Lin et
+al., arXiv 2006.07242, equation AVGLOGITS).
 
-Logits count as log-probabilities, so that no model's constant matters: p is the normalised geometric mean of the models' predictions.
-What one model is sure is wrong, the teacher holds to be wrong.
+Logits count as log-probabilities, so that no model's constant matters: p is the normalised
+geometric mean of the models' predictions. What one model is sure is wrong, the teacher holds to be
+wrong.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""Mixture: the teacher is the mean of the probabilities, p = Σ wₖ softmax(zₖ / T) / Σ wₖ (Hinton, Vinyals and Dean, arXiv 1503.02531).
+"""Mixture: the teacher is the mean of the probabilities, p = Σ wₖ softmax(zₖ / T) / Σ wₖ (Hinton,
+Vinyals and Dean, arXiv 1503.02531).
 
-The arithmetic mean, beside FedDF's geometric one: what one model knows, the teacher knows in part, whatever the others say.
+The arithmetic mean, beside FedDF's geometric one: what one model knows, the teacher knows in part,
+whatever the others say.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

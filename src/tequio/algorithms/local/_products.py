@@ -3,8 +3,6 @@
 `Update.dot` gives the same numbers, but as a float without gradient.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -12,18 +10,28 @@ from tequio.core.update import Dense, Entry, Factored, Update, plain
 
 
 def inner(x: Update, y: Update) -> Tensor:
-    """Σ⟨ΔW, ΔW'⟩ over the entries both have, a scalar: tr((BᵀB')(A'Aᵀ)) for factored ones, O(r²(m + n))."""
-    parts = [_inner(entry, y.entries[name]) for name, entry in x.entries.items() if name in y.entries]
+    """Σ⟨ΔW, ΔW'⟩ over the entries both have, a scalar: tr((BᵀB')(A'Aᵀ)) for factored ones, O(r²(m +
+    n)).
+    """
+    parts = [
+        _inner(entry, y.entries[name]) for name, entry in x.entries.items() if name in y.entries
+    ]
     return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
 def moved(now: Update, start: Update) -> Update:
-    """now − start for factors of equal ranks: B·A − B₀·A₀ = (B − B₀)·A + B₀·(A − A₀), no difference of large products."""
+    """now − start for factors of equal ranks:
+
+    B·A − B₀·A₀ = (B − B₀)·A + B₀·(A − A₀), no difference of large products.
+    """
     out: dict[str, Entry] = {}
     for name, entry in now.entries.items():
         before = start.entries[name]
         if isinstance(entry, Factored) and isinstance(before, Factored):
-            b, a = torch.cat([entry.b - before.b, before.b], 1), torch.cat([entry.a, entry.a - before.a])
+            b, a = (
+                torch.cat([entry.b - before.b, before.b], 1),
+                torch.cat([entry.a, entry.a - before.a]),
+            )
             out[name] = Factored(b=b, a=a)
         else:
             out[name] = Dense(plain(entry) - plain(before))

@@ -1,11 +1,11 @@
-"""FedProx (Li et al., arXiv 1812.06127): + μ/2·‖θ − θ_start‖², so that local steps do not drift far from the shared model.
+"""FedProx (Li et al., arXiv 1812.06127): + μ/2·‖θ − θ_start‖², so that local steps do not drift far
+from the shared model.
 
-θ is here the model, not its factors: the pull is on the product, μ/2·‖s(BA − B₀A₀)‖²_F, and on the head. What FedProx bounds is the
-distance of two models; a distance of factors would depend on how a product happens to be split, and would hold fresh random A, which
-mean nothing while B = 0, to where they were drawn. With fresh factors B₀A₀ = 0 and the pull is on the round's change itself.
+θ is here the model, not its factors: the pull is on the product, μ/2·‖s(BA − B₀A₀)‖²_F, and on the
+head. What FedProx bounds is the distance of two models; a distance of factors would depend on how a
+product happens to be split, and would hold fresh random A, which mean nothing while B = 0, to where
+they were drawn. With fresh factors B₀A₀ = 0 and the pull is on the round's change itself.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,10 +1,10 @@
-"""KL to the base on public text: + β·KL(p_base ‖ p_θ), so that the model keeps what it knew (learning without forgetting, Li and
+"""KL to the base on public text: + β·KL(p_base ‖ p_θ), so that the model keeps what it knew
+(learning without forgetting, Li and
 Hoiem, arXiv 1606.09282).
 
-The base is the model with adapters and shared update switched off. Its direction counts what the base says and the model no longer does.
+The base is the model with adapters and shared update switched off. Its direction counts what the
+base says and the model no longer does.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

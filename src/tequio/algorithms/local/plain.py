@@ -1,7 +1,5 @@
 """The plain local step: the gradient is that of the batch, where the model is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

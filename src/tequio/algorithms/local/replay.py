@@ -1,8 +1,8 @@
-"""Replay: a share of every step's loss comes from public text, (1 − s)·own + s·public, against forgetting (Rolnick et al., arXiv
-1811.11682, on experience replay; Ibrahim et al., arXiv 2403.08763, who find 5 % enough where the shift is weak).
+"""Replay: a share of every step's loss comes from public text, (1 − s)·own + s·public, against
+forgetting (Rolnick et al., arXiv
+1811.11682, on experience replay; Ibrahim et al., arXiv 2403.08763, who find 5 % enough where the
+shift is weak).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -25,7 +25,14 @@ class Replay:
     for_centre: bool = False
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.strength <= 1.0, "terms", self.name, self.strength, "0 ≤ replay ≤ 1", "local")
+        require(
+            0.0 <= self.strength <= 1.0,
+            "terms",
+            self.name,
+            self.strength,
+            "0 ≤ replay ≤ 1",
+            "local",
+        )
 
     def added(self, step: Step) -> Tensor:
         """s·(public − own): what turns the own loss into the mixture."""

@@ -1,10 +1,10 @@
-"""One-way gradient transfer (Augenstein et al., arXiv 2205.13655): the centre's gradient G of its public loss, taken once a round at
+"""One-way gradient transfer (Augenstein et al., arXiv 2205.13655): the centre's gradient G of its
+public loss, taken once a round at
 the shared model, is added to every local step's gradient.
 
-As a term it is w·⟨G, ΔW⟩, whose gradient is G projected on the factors: gB = w·s·G·Aᵀ and gA = w·s·Bᵀ·G.
+As a term it is w·⟨G, ΔW⟩, whose gradient is G projected on the factors: gB = w·s·G·Aᵀ and gA =
+w·s·Bᵀ·G.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -19,7 +19,10 @@ from tequio.core.texts.words import refusal
 
 @dataclass(frozen=True)
 class Transfer:
-    """Weight w of the centre's gradient; that of the own loss is 1. The centre itself has no use for it."""
+    """Weight w of the centre's gradient; that of the own loss is 1.
+
+    The centre itself has no use for it.
+    """
 
     strength: float
     name: str = "transfer"

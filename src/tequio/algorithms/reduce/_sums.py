@@ -1,6 +1,6 @@
-"""What reduces share that only add updates up: a sum of factor changes, coordinate by coordinate, over the sum of weights."""
-
-from __future__ import annotations
+"""What reduces share that only add updates up: a sum of factor changes, coordinate by coordinate,
+over the sum of weights.
+"""
 
 from tequio.algorithms.factors import padded_sum
 from tequio.core.types import Trained

@@ -1,11 +1,11 @@
-"""Centred clipping (Karimireddy et al., arXiv 2012.10333): v ← v + (1/n)·Σ (xᵢ − v)·min(1, τ/‖xᵢ − v‖), one to three times.
+"""Centred clipping (Karimireddy et al., arXiv 2012.10333): v ← v + (1/n)·Σ (xᵢ − v)·min(1, τ/‖xᵢ −
+v‖), one to three times.
 
-No update can move v by more than τ/n a time. v starts at the geometric median of the xᵢ (the paper starts at the centre of the round
-before, which restarted factors do not have), τ = factor × the median of ‖xᵢ − v‖ there, unless it is given. Each participant is one
-vote; `points.py` says what xᵢ is: with τ = ∞ the result is that of `stack`. It keeps all updates (layout product).
+No update can move v by more than τ/n a time. v starts at the geometric median of the xᵢ (the paper
+starts at the centre of the round before, which restarted factors do not have), τ = factor × the
+median of ‖xᵢ − v‖ there, unless it is given. Each participant is one vote; `points.py` says what xᵢ
+is: with τ = ∞ the result is that of `stack`. It keeps all updates (layout product).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -23,7 +23,10 @@ START_SMOOTHING = 1e-6
 
 @dataclass(frozen=True)
 class CentredClipping(Votes):
-    """`tau` is a length in the unit of the update's norm; None: `factor` times the median distance."""
+    """`tau` is a length in the unit of the update's norm; None:
+
+    `factor` times the median distance.
+    """
 
     iterations: int = 3
     factor: float = 1.0

@@ -1,10 +1,10 @@
-"""FedIT (Zhang et al., arXiv 2305.05644): average A and B separately, ranks zero-padded. The common baseline.
+"""FedIT (Zhang et al., arXiv 2305.05644): average A and B separately, ranks zero-padded.
 
-Biased: the mean of products is not the product of means, and zero-padding shrinks what high ranks learned. Updates are changes of
-shared factors `module:a`, `module:b` (layout factors).
+The common baseline.
+
+Biased: the mean of products is not the product of means, and zero-padding shrinks what high ranks
+learned. Updates are changes of shared factors `module:a`, `module:b` (layout factors).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

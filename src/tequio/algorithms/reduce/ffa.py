@@ -1,10 +1,11 @@
-"""FFA-LoRA (Sun et al., arXiv 2403.12313): A stays at its seeded start, only B is trained, sent and averaged.
+"""FFA-LoRA (Sun et al., arXiv 2403.12313):
 
-Exact, for the mean of B·A is (mean of B)·A where A is common. Half the bytes. Updates are changes of shared factors `module:b`
-(layout factors). Unequal ranks, which the paper does not have, are nested: a participant trains the first columns of B over the rest.
+A stays at its seeded start, only B is trained, sent and averaged.
+
+Exact, for the mean of B·A is (mean of B)·A where A is common. Half the bytes. Updates are changes
+of shared factors `module:b` (layout factors). Unequal ranks, which the paper does not have, are
+nested: a participant trains the first columns of B over the rest.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,10 +1,10 @@
-"""RFA (Pillutla et al., arXiv 1912.13445): the geometric median argmin Σ‖v − xᵢ‖, by the smoothed Weiszfeld algorithm.
+"""RFA (Pillutla et al., arXiv 1912.13445): the geometric median argmin Σ‖v − xᵢ‖, by the smoothed
+Weiszfeld algorithm.
 
-It withstands bad updates as long as they are fewer than half. Each participant is one vote; `points.py` says what xᵢ is. It keeps all
-updates, and the aggregate has the rank of the stack of all of them (layout product).
+It withstands bad updates as long as they are fewer than half. Each participant is one vote;
+`points.py` says what xᵢ is. It keeps all updates, and the aggregate has the rank of the stack of
+all of them (layout product).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -17,7 +17,9 @@ from tequio.core.update import Update
 
 @dataclass(frozen=True)
 class GeometricMedian(Votes):
-    """At most `iterations` steps; distances under `smoothing` × the median length count as that long."""
+    """At most `iterations` steps; distances under `smoothing` × the median length count as that
+    long.
+    """
 
     iterations: int = 100
     smoothing: float = 1e-6
@@ -29,8 +31,12 @@ class GeometricMedian(Votes):
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, self.name, "iterations", self.iterations, "iterations ≥ 1")
-        require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "0 < smoothing ≤ 1")
+        require(
+            0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "0 < smoothing ≤ 1"
+        )
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The geometric median of the points."""
-        return centre(total, median_votes(gram(total, divisor), int(self.iterations), self.smoothing), divisor)
+        return centre(
+            total, median_votes(gram(total, divisor), int(self.iterations), self.smoothing), divisor
+        )

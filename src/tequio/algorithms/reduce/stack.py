@@ -1,10 +1,9 @@
 """Stack and fold (FLoRA, Wang et al., arXiv 2409.05976): ΔG = Σ wᵢ ΔWᵢ exactly, for any ranks.
 
-Factors are stacked, [w₁B₁ w₂B₂ …]·[A₁; A₂; …]; past the rank at which the stack would be larger than the matrix itself the sum is
-kept dense, so memory stays flat. Participants restart from B = 0 on the folded model (layout product).
+Factors are stacked, [w₁B₁ w₂B₂ …]·[A₁; A₂; …]; past the rank at which the stack would be larger
+than the matrix itself the sum is kept dense, so memory stays flat. Participants restart from B = 0
+on the folded model (layout product).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

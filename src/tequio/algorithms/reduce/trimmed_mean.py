@@ -1,12 +1,13 @@
-"""Coordinate-wise trimmed mean (Yin et al., arXiv 1803.01498): drop the largest and smallest values, average the rest.
+"""Coordinate-wise trimmed mean (Yin et al., arXiv 1803.01498): drop the largest and smallest
+values, average the rest.
 
-The fraction `trim` goes at each end, rounded up (of 3 or 5 values one, of 6 two) but never all of them. A rank that a participant lacks
-is not a vote for 0 but no vote: trimming is over those who have the coordinate. One or two of those cannot be trimmed and are averaged,
-so the ranks that only one participant has are that participant's own. Every vote weighs the same; `points.py` says what is averaged.
-Updates are changes of shared factors `module:a`, `module:b` (layout factors). It keeps all updates.
+The fraction `trim` goes at each end, rounded up (of 3 or 5 values one, of 6 two) but never all of
+them. A rank that a participant lacks is not a vote for 0 but no vote: trimming is over those who
+have the coordinate. One or two of those cannot be trimmed and are averaged, so the ranks that only
+one participant has are that participant's own. Every vote weighs the same; `points.py` says what is
+averaged. Updates are changes of shared factors `module:a`, `module:b` (layout factors). It keeps
+all updates.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -45,9 +46,16 @@ class TrimmedMean(Votes):
         n = len(total.updates)
         if n < FEWEST:
             raise refusal(RunError, "too-few-updates-to-trim", count=n, fewest=FEWEST)
-        points = [u.scaled(c * n / divisor) for u, c in zip(total.updates, total.coefficients, strict=True)]
-        found = grouped((name, plain(entry)) for point in points for name, entry in point.entries.items())
-        entries = {name: Dense(_trimmed(_padded(name, found[name]), self.trim)) for name in sorted(found)}
+        points = [
+            u.scaled(c * n / divisor)
+            for u, c in zip(total.updates, total.coefficients, strict=True)
+        ]
+        found = grouped(
+            (name, plain(entry)) for point in points for name, entry in point.entries.items()
+        )
+        entries = {
+            name: Dense(_trimmed(_padded(name, found[name]), self.trim)) for name in sorted(found)
+        }
         return Update(entries, total.spec)
 
 
@@ -64,7 +72,9 @@ def _padded(name: str, values: list[Tensor]) -> Tensor:
 
 
 def _trimmed(votes: Tensor, trim: float) -> Tensor:
-    """Over the first dimension: sorted, without k = min(⌈trim·h⌉, ⌊(h − 1)/2⌋) at each end of the h finite values."""
+    """Over the first dimension: sorted, without k = min(⌈trim·h⌉, ⌊(h − 1)/2⌋) at each end of the h
+    finite values.
+    """
     held = torch.isfinite(votes).sum(0)
     most = torch.div(held - 1, 2, rounding_mode="floor").clamp(min=0)
     drop = torch.minimum(torch.ceil(held.double() * trim - 1e-9).long(), most)

@@ -1,10 +1,10 @@
-"""The memory of the adaptive servers: first and second moments as dense tensors, `m/<entry>` and `v/<entry>`.
+"""The memory of the adaptive servers: first and second moments as dense tensors, `m/<entry>` and
+`v/<entry>`.
 
-Squares are a matter of coordinates, so a factored change is multiplied out: with layout product the memory is two full matrices a
-module, and the step is dense, to be split again by an SVD for the broadcast. Layout factors costs two copies of the factors.
+Squares are a matter of coordinates, so a factored change is multiplied out: with layout product the
+memory is two full matrices a module, and the step is dense, to be split again by an SVD for the
+broadcast. Layout factors costs two copies of the factors.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -12,13 +12,21 @@ from torch import Tensor
 from tequio.core.update import Update, plain, zero
 
 
-def moments(memory: Update, change: Update, floor: float) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Entry -> (m, v, Δ) of one shape. What is not in the memory yet is m = 0, v = `floor`; what did not change is Δ = 0.
+def moments(
+    memory: Update, change: Update, floor: float
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Entry -> (m, v, Δ) of one shape.
 
-    A change of fewer ranks than the memory's (its top participant was absent), or of more, is padded in the same way.
-    Raises UpdateError if the two belong to different layouts.
+    What is not in the memory yet is m = 0, v = `floor`; what did not change is Δ = 0.
+
+    A change of fewer ranks than the memory's (its top participant was absent), or of more, is
+    padded in the same way. Raises UpdateError if the two belong to different layouts.
     """
-    known = {name.split("/", 1)[1]: plain(memory.entries[name]) for name in memory.entries if name.startswith("m/")}
+    known = {
+        name.split("/", 1)[1]: plain(memory.entries[name])
+        for name in memory.entries
+        if name.startswith("m/")
+    }
     moved = {name: plain(entry) for name, entry in zero(memory.spec).plus(change).entries.items()}
     out: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for name in sorted(known.keys() | moved.keys()):

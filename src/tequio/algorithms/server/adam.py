@@ -1,9 +1,8 @@
-"""FedAdam (Reddi et al., arXiv 2003.00295): m ← β₁m + (1−β₁)Δ, v ← β₂v + (1−β₂)Δ², step = η·m/(√v + τ); no bias correction.
+"""FedAdam (Reddi et al., arXiv 2003.00295): m ← β₁m + (1−β₁)Δ, v ← β₂v + (1−β₂)Δ², step = η·m/(√v +
+τ); no bias correction.
 
 For many rounds and layout factors; `moments.py` says what it costs with layout product.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -16,7 +15,9 @@ from tequio.core.update import Dense, Entry, Update, zero
 
 @dataclass(frozen=True)
 class Adam:
-    """Learning rate η, decay β₁ and β₂ of the moments, and τ, the degree of adaptivity (smaller adapts more)."""
+    """Learning rate η, decay β₁ and β₂ of the moments, and τ, the degree of adaptivity (smaller
+    adapts more).
+    """
 
     learning_rate: float = 1e-2
     beta1: float = 0.9

@@ -1,9 +1,8 @@
-"""Nesterov momentum on the server, as in DiLoCo (Douillard et al., arXiv 2311.08105): m ← μm + Δ, step = η(Δ + μm); η = .7, μ = .9.
+"""Nesterov momentum on the server, as in DiLoCo (Douillard et al., arXiv 2311.08105): m ← μm + Δ,
+step = η(Δ + μm); η = .7, μ = .9.
 
 For long runs; with ten rounds the plain step is better.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

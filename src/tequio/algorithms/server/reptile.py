@@ -1,9 +1,9 @@
-"""Reptile (Nichol et al., arXiv 1803.02999): θ ← θ + ε·mean(θᵢ − θ), many local steps towards each task and a part of the way there.
+"""Reptile (Nichol et al., arXiv 1803.02999): θ ← θ + ε·mean(θᵢ − θ), many local steps towards each
+task and a part of the way there.
 
-It is FedAvg with an outer rate ε < 1, that is `sgd` with `learning_rate` = ε: here by its own name, with the rate that it is known for.
+It is FedAvg with an outer rate ε < 1, that is `sgd` with `learning_rate` = ε: here by its own name,
+with the rate that it is known for.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -20,7 +20,11 @@ class Reptile:
 
     def __post_init__(self) -> None:
         require(
-            0.0 < self.learning_rate <= 1.0, self.name, "learning_rate", self.learning_rate, "0 < learning_rate ≤ 1"
+            0.0 < self.learning_rate <= 1.0,
+            self.name,
+            "learning_rate",
+            self.learning_rate,
+            "0 < learning_rate ≤ 1",
         )
 
     def init(self, spec: str) -> Update:

@@ -1,6 +1,6 @@
-"""Server SGD (FedOpt, Reddi et al., arXiv 2003.00295): step = η·Δ, or with momentum m ← μm + Δ, step = η·m; η = 1, μ = 0 is FedAvg."""
-
-from __future__ import annotations
+"""Server SGD (FedOpt, Reddi et al., arXiv 2003.00295): step = η·Δ, or with momentum m ← μm + Δ,
+step = η·m; η = 1, μ = 0 is FedAvg.
+"""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""FedYogi (Reddi et al., arXiv 2003.00295): FedAdam, but v ← v − (1−β₂)·Δ²·sign(v − Δ²): v forgets a large change more slowly.
+"""FedYogi (Reddi et al., arXiv 2003.00295):
+
+FedAdam, but v ← v − (1−β₂)·Δ²·sign(v − Δ²): v forgets a large change more slowly.
 
 For many rounds and layout factors; `moments.py` says what it costs with layout product.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

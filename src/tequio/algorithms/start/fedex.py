@@ -1,10 +1,10 @@
-"""FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal ranks: go on with the best factors of the shared model.
+"""FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal ranks: go on with the best factors of
+the shared model.
 
-The paper folds what averaged factors cannot express, mean(BA) − mean(B)·mean(A), into the frozen weights. Here G is the exact mean, a
-participant of rank r goes on with P_r(G), its best approximation of rank r, and G − P_r(G) is folded. So all start from one function.
+The paper folds what averaged factors cannot express, mean(BA) − mean(B)·mean(A), into the frozen
+weights. Here G is the exact mean, a participant of rank r goes on with P_r(G), its best
+approximation of rank r, and G − P_r(G) is folded. So all start from one function.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

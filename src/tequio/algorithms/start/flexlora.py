@@ -1,10 +1,10 @@
-"""FlexLoRA (Bai et al., arXiv 2402.11505): go on with the best factors of the shared model, and with nothing else.
+"""FlexLoRA (Bai et al., arXiv 2402.11505): go on with the best factors of the shared model, and
+with nothing else.
 
-G = Σ wᵢBᵢAᵢ / Σ wᵢ, and a participant of rank r starts from P_r(G), its truncated SVD. What P_r leaves out it does not see, so participants
-of unequal ranks start from different functions; in our trials that trained worse than `fedex`, and could diverge.
+G = Σ wᵢBᵢAᵢ / Σ wᵢ, and a participant of rank r starts from P_r(G), its truncated SVD. What P_r
+leaves out it does not see, so participants of unequal ranks start from different functions; in our
+trials that trained worse than `fedex`, and could diverge.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -22,5 +22,7 @@ class FlexLoRA:
 
     def begin(self, shared: Update, rank: int) -> tuple[Update, Update]:
         """(heads, P_r(G)); the sum lacks G − P_r(G)."""
-        heads = {name: entry for name, entry in shared.entries.items() if not is_matrix(name, entry)}
+        heads = {
+            name: entry for name, entry in shared.entries.items() if not is_matrix(name, entry)
+        }
         return Update(heads, shared.spec), balanced(shared, rank)

@@ -1,6 +1,6 @@
-"""Restart (FLoRA, Wang et al., arXiv 2409.05976): fresh factors, A random and B = 0, over the whole shared model."""
-
-from __future__ import annotations
+"""Restart (FLoRA, Wang et al., arXiv 2409.05976): fresh factors, A random and B = 0, over the whole
+shared model.
+"""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Weights by number of examples, as FedAvg does (McMahan et al., arXiv 1602.05629): wᵢ = nᵢ."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,9 +1,8 @@
-"""FedNova (Wang et al., arXiv 2007.07481): normalise by local steps, so that who makes more steps does not count more.
+"""FedNova (Wang et al., arXiv 2007.07481): normalise by local steps, so that who makes more steps
+does not count more.
 
 Δ = τ_eff · Σ wᵢ Δᵢ/τᵢ / Σ wᵢ with wᵢ = nᵢ and τ_eff = Σ wᵢ τᵢ / Σ wᵢ.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
-"""Norm equalisation: every update enters with the same length, the cohort's median, so weak machines are not drowned.
+"""Norm equalisation: every update enters with the same length, the cohort's median, so weak
+machines are not drowned.
 
-At equal weights ‖Δᵢ‖ grows with rank and steps (twofold and more from rank 2 to 16), and the low ranks are outvoted.
-Δ = median(‖Δ‖) · Σ wᵢ Δᵢ/‖Δᵢ‖ / Σ wᵢ with wᵢ = nᵢ^power; power 0 is one participant one vote, 1 is by examples.
-Equal steps are implied: the norm takes τᵢ out as FedNova does, exactly so for a straight path.
+At equal weights ‖Δᵢ‖ grows with rank and steps (twofold and more from rank 2 to 16), and the low
+ranks are outvoted. Δ = median(‖Δ‖) · Σ wᵢ Δᵢ/‖Δᵢ‖ / Σ wᵢ with wᵢ = nᵢ^power; power 0 is one
+participant one vote, 1 is by examples. Equal steps are implied: the norm takes τᵢ out as FedNova
+does, exactly so for a straight path.
 """
-
-from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence

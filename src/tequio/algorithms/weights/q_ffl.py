@@ -1,11 +1,11 @@
-"""q-FFL (Li et al., arXiv 1905.10497): whom the shared model serves badly counts more, wᵢ = excessᵢ^q.
+"""q-FFL (Li et al., arXiv 1905.10497): whom the shared model serves badly counts more, wᵢ =
+excessᵢ^q.
 
-The paper's F is the loss; here it is the loss relative to the base's, so that a hard task is not taken for a badly served participant.
-`normalise` gives every update the median length too, as norm equalisation does, so that low ranks are not drowned. Only the weights
-of q-FFL: its step size from a Lipschitz estimate is not used. The number of examples does not count.
+The paper's F is the loss; here it is the loss relative to the base's, so that a hard task is not
+taken for a badly served participant. `normalise` gives every update the median length too, as norm
+equalisation does, so that low ranks are not drowned. Only the weights of q-FFL: its step size from
+a Lipschitz estimate is not used. The number of examples does not count.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass

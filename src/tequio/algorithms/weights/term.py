@@ -1,11 +1,11 @@
-"""TERM, tilted empirical risk (Li et al., arXiv 2007.01162): wᵢ ∝ exp(t·excessᵢ), a soft maximum over participants.
+"""TERM, tilted empirical risk (Li et al., arXiv 2007.01162): wᵢ ∝ exp(t·excessᵢ), a soft maximum
+over participants.
 
-Written as exp(t·(excessᵢ − 1)): a participant served as badly as by the base, or whose excess is not known, has weight 1. The tilt is
-between participants (the paper's group level). `normalise` gives every update the median length too, as norm equalisation does, so
-that low ranks are not drowned. The number of examples does not count.
+Written as exp(t·(excessᵢ − 1)): a participant served as badly as by the base, or whose excess is
+not known, has weight 1. The tilt is between participants (the paper's group level). `normalise`
+gives every update the median length too, as norm equalisation does, so that low ranks are not
+drowned. The number of examples does not count.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence

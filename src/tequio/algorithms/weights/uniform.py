@@ -1,7 +1,5 @@
 """The same weight for every participant: wᵢ = 1."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,13 +3,17 @@
 They are built here, once; everything else is handed the built pieces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tequio.algorithms.compatibility import check_buffered, check_chain, check_codec, check_distil, check_full
+from tequio.algorithms.compatibility import (
+    check_buffered,
+    check_chain,
+    check_codec,
+    check_distil,
+    check_full,
+)
 from tequio.algorithms.registry import (
     codec_by_name,
     ensemble_by_name,
@@ -34,7 +38,8 @@ NONE: Mapping[str, float] = MappingProxyType({})
 class Algorithm:
     """One piece of each kind. All bases of a federation have the same.
 
-    distillation: None without [distil]; its rank is 0 where it follows from the participants' ranks.
+    distillation: None without [distil]; its rank is 0 where it follows from the participants'
+        ranks.
     """
 
     reduce: Aggregator
@@ -51,7 +56,8 @@ class Algorithm:
 def resolve_algorithm(config: Federation) -> Algorithm:
     """Build all pieces of a federation, or of one base's part of it.
 
-    Raises ConfigError for an unknown name or setting, and where pieces do not go together or a term lacks what it needs.
+    Raises ConfigError for an unknown name or setting, and where pieces do not go together or a term
+    lacks what it needs.
     """
     chain = build_chain(config.algorithm, config.adapter.kind == "full")
     local = build_local(config.local.terms, config.local.method, config.local.method_settings)
@@ -60,11 +66,18 @@ def resolve_algorithm(config: Federation) -> Algorithm:
         check_buffered(chain.reduce, chain.start, config.screen.cosine, chain.feedback)
     if config.distil is None:
         return replace(chain, local=local)
-    return replace(chain, local=local, distillation=build_distillation(config.distil, chain.reduce, config.seed))
+    return replace(
+        chain,
+        local=local,
+        distillation=build_distillation(config.distil, chain.reduce, config.seed),
+    )
 
 
 def build_chain(chosen: AlgorithmSection, full: bool = False) -> Algorithm:
-    """Build the pieces of [algorithm] alone. full: whole weights are trained. Raises ConfigError as `resolve_algorithm` does."""
+    """Build the pieces of [algorithm] alone. full: whole weights are trained.
+
+    Raises ConfigError as `resolve_algorithm` does.
+    """
     chain = Algorithm(
         reduce_by_name(chosen.reduce, **chosen.reduce_settings),
         weights_by_name(chosen.weights, **chosen.weights_settings),
@@ -90,7 +103,10 @@ def build_coding(name: str, settings: Mapping[str, float] = NONE) -> Coding:
 def build_local(
     terms: Mapping[str, float] = NONE, method: str = "plain", settings: Mapping[str, float] = NONE
 ) -> Local:
-    """Build what participants minimise. Raises ConfigError for an unknown name, setting or strength."""
+    """Build what participants minimise.
+
+    Raises ConfigError for an unknown name, setting or strength.
+    """
     return Local(terms_by_name(terms), method_by_name(method, **settings), method, dict(settings))
 
 
@@ -108,7 +124,10 @@ def _check_local(config: Federation, local: Local) -> None:
 
 
 def build_distillation(chosen: DistilSection, reduce: Aggregator, seed: int) -> Distillation:
-    """[distil] as the coordinator wants it. Raises ConfigError for an unknown ensemble, and where the reduce does not fit."""
+    """[distil] as the coordinator wants it.
+
+    Raises ConfigError for an unknown ensemble, and where the reduce does not fit.
+    """
     check_distil(reduce)
     return Distillation(
         ensemble=ensemble_by_name(chosen.ensemble),

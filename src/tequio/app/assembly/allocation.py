@@ -1,7 +1,5 @@
 """Give every participant its assignment, rank and steps, from its declared or measured hardware."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping
@@ -21,8 +19,12 @@ from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload
 from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 
-def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfile]) -> dict[str, Assignment]:
-    """Rank and steps of every participant from its hardware; the centre (index 0) makes as many steps as the median participant."""
+def allocate_all(
+    context: ModelContext, profiles: Mapping[int, ParticipantProfile]
+) -> dict[str, Assignment]:
+    """Rank and steps of every participant from its hardware; the centre (index 0) makes as many
+    steps as the median participant.
+    """
     config, out = context.config, dict[str, Assignment]()
     for index in sorted(profiles, reverse=True):  # the centre comes last
         who = profiles[index]
@@ -31,15 +33,24 @@ def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfil
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
         hardware = build_hardware(who.name, who.hardware, who.speed, context.adapted.full)
-        out[who.name] = _in_windows(config, index, allocate(hardware, build_workload(context, who, steps)))
+        out[who.name] = _in_windows(
+            config, index, allocate(hardware, build_workload(context, who, steps))
+        )
     return out if config.privacy.mode == "open" else _masked(out)
 
 
 def _masked(given: Mapping[str, Assignment]) -> dict[str, Assignment]:
-    """The assignments of masked rounds: no rank above the one that enough participants train, for its sum would rest in every round."""
-    ranks = sorted((assignment.rank for name, assignment in given.items() if name != CENTRE), reverse=True)
+    """The assignments of masked rounds: no rank above the one that enough participants train, for
+    its sum would rest in every round.
+    """
+    ranks = sorted(
+        (assignment.rank for name, assignment in given.items() if name != CENTRE), reverse=True
+    )
     usable = ranks[min(LEAST_MEMBERS, len(ranks)) - 1]
-    return {name: one if name == CENTRE or one.rank <= usable else _capped(one, usable) for name, one in given.items()}
+    return {
+        name: one if name == CENTRE or one.rank <= usable else _capped(one, usable)
+        for name, one in given.items()
+    }
 
 
 def _capped(assignment: Assignment, rank: int) -> Assignment:
@@ -56,38 +67,59 @@ def full_steps(config: Federation, examples: int) -> int:
 
 
 def _in_windows(config: Federation, index: int, assignment: Assignment) -> Assignment:
-    """The allotment, saying how often a participant that needs more than a window counts (buffered rounds)."""
+    """The allotment, saying how often a participant that needs more than a window counts (buffered
+    rounds).
+    """
     window, seconds = config.train.round_seconds, assignment.seconds
-    if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
+    if (
+        config.train.pace != "buffered"
+        or index == 0
+        or window is None
+        or seconds is None
+        or seconds <= window
+    ):
         return assignment
     every = math.ceil(seconds / window)
     return replace(
         assignment,
         reason=Reason(
-            "allotted-windows", {"allotted": assignment.reason.as_record(), "window": window, "every": every}
+            "allotted-windows",
+            {"allotted": assignment.reason.as_record(), "window": window, "every": every},
         ),
     )
 
 
-def build_hardware(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:
-    """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
+def build_hardware(
+    name: str, own: HardwareSection, measured: float | None, full: bool = False
+) -> Hardware:
+    """What a participant declares, its speed as measured where it is not declared. full: whole
+    weights are trained.
+    """
     if full and own.max_rank is not None:
         raise refusal(ConfigError, "rank-of-full", name=name, max_rank=own.max_rank)
-    return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
+    return Hardware(
+        own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank
+    )
 
 
 def build_workload(context: ModelContext, profile: ParticipantProfile, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
     config, adapted, local = context.config, context.adapted, context.algorithm.local
-    whole = config.train.pace == "buffered" and profile.name != CENTRE  # who is slow is late instead of cut short
+    whole = (
+        config.train.pace == "buffered" and profile.name != CENTRE
+    )  # who is slow is late instead of cut short
     drawn = local.method.batches + int(local.needs("public"))  # batches a step
     shapes = adapted.shapes.values()
-    if adapted.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
+    if (
+        adapted.full
+    ):  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
         rank = max(min(m, n) for m, n in shapes)
         ranks: tuple[int, ...] = (rank,)
         bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
     else:
-        twice = 2 if context.algorithm.start.continues else 1  # a change of factors: up to twice their rank
+        twice = (
+            2 if context.algorithm.start.continues else 1
+        )  # a change of factors: up to twice their rank
         ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
         bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
     return Workload(

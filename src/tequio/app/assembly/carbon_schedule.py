@@ -1,6 +1,6 @@
-"""[shift]: from configuration and participants' files of intensities to a simulated clock, and back from a ledger to where it stood."""
-
-from __future__ import annotations
+"""[shift]: from configuration and participants' files of intensities to a simulated clock, and back
+from a ledger to where it stood.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -59,7 +59,9 @@ def check_shift(config: Federation, files: Files) -> None:
         return
     for who, energy in _places(config, files):
         unknown = energy.intensity is None and energy.country is None
-        refuse_first(ConfigError, {"shift-place": unknown, "shift-private": not energy.tell}, who=who)
+        refuse_first(
+            ConfigError, {"shift-place": unknown, "shift-private": not energy.tell}, who=who
+        )
         if energy.intensity is not None:
             _covers(who, energy, terms, config.train.rounds)
     for who, file in files.items():
@@ -70,8 +72,14 @@ def check_shift(config: Federation, files: Files) -> None:
         }
         key = "[hardware] tokens_per_second to its participant.toml"
         refuse_first(ConfigError, found, who=who, key=key)
-    slow = given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None
-    refuse_first(ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]")
+    slow = (
+        given.work_hours is None
+        and config.centre is not None
+        and config.centre.tokens_per_second is None
+    )
+    refuse_first(
+        ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]"
+    )
 
 
 def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySection]]:
@@ -86,8 +94,20 @@ def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
     last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
     begin, end = series.windows[0].start, window_end(series.windows[-1])
     if begin > terms.begin or end < last:
-        times = {"begin": stamp(begin), "end": stamp(end), "since": stamp(terms.begin), "until": stamp(last)}
-        raise refusal(ConfigError, "shift-uncovered", file=str(energy.intensity), who=who, rounds=rounds, **times)
+        times = {
+            "begin": stamp(begin),
+            "end": stamp(end),
+            "since": stamp(terms.begin),
+            "until": stamp(last),
+        }
+        raise refusal(
+            ConfigError,
+            "shift-uncovered",
+            file=str(energy.intensity),
+            who=who,
+            rounds=rounds,
+            **times,
+        )
 
 
 def build_carbon_schedule(
@@ -95,12 +115,16 @@ def build_carbon_schedule(
 ) -> Shift | None:
     """The clock before the first round; None without [shift].
 
-    Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum of rounds is expected to take.
+    Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum
+    of rounds is expected to take.
     """
     terms = build_terms(config)
     if terms is None:
         return None
-    workers = {m.name: _worker(config, files, m, nodes[m.index].meter.site, terms) for m in run_spec.members}
+    workers = {
+        m.name: _worker(config, files, m, nodes[m.index].meter.site, terms)
+        for m in run_spec.members
+    }
     names = list(workers)
     if run_spec.centre is not None:
         workers[CENTRE] = _worker(config, files, run_spec.centre, site, terms)

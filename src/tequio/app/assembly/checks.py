@@ -1,6 +1,6 @@
-"""Check a configuration as a whole: which pieces go together, whose carbon is counted, which models can teach one another."""
-
-from __future__ import annotations
+"""Check a configuration as a whole: which pieces go together, whose carbon is counted, which models
+can teach one another.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,9 @@ from tequio.core.texts.words import refusal
 from tequio.participant.text_tasks import Causal
 from tequio.planning.memory import available_bytes
 
-PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
+PREDICTION_BYTES = (
+    16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
+)
 
 
 def check_tells_carbon(who: str, file: ParticipantFile) -> None:
@@ -38,7 +40,10 @@ def check_pieces(config: Federation) -> Algorithm:
 
 
 def join_groups(config: Federation, groups: Sequence[RunSetup]) -> RunSetup:
-    """One run of all groups, the main base's first. Raises what `check_teaching` raises, where [distil] has them teach one another."""
+    """One run of all groups, the main base's first.
+
+    Raises what `check_teaching` raises, where [distil] has them teach one another.
+    """
     main, *others = groups
     if (how := main.algorithm.distillation) is not None:
         how = replace(how, rank=how.rank or max(group.run_spec.top_rank() for group in groups))
@@ -47,16 +52,31 @@ def join_groups(config: Federation, groups: Sequence[RunSetup]) -> RunSetup:
 
 
 def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:
-    """Raise ConfigError where models cannot teach one another (other vocabularies), ResourceError where predictions fill the memory."""
+    """Raise ConfigError where models cannot teach one another (other vocabularies), ResourceError
+    where predictions fill the memory.
+    """
     main = groups[0]
     if isinstance(main.task, Causal):
         known = main.adapted.base.tokenizer.get_vocab()
         for group in groups[1:]:
             theirs = group.adapted.base.tokenizer.get_vocab()
             if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
-                counts = {"theirs": len(theirs), "main": len(known), "same": len(theirs.items() & known.items())}
+                counts = {
+                    "theirs": len(theirs),
+                    "main": len(known),
+                    "same": len(theirs.items() & known.items()),
+                }
                 raise refusal(ConfigError, "teaching-other-words", base=group.name, **counts)
     rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
-    need, free = PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]), available_bytes(None)
+    need, free = (
+        PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]),
+        available_bytes(None),
+    )
     if need > free:
-        raise refusal(ResourceError, "teaching-too-large", items=how.items, need=need / 2**30, free=free / 2**30)
+        raise refusal(
+            ResourceError,
+            "teaching-too-large",
+            items=how.items,
+            need=need / 2**30,
+            free=free / 2**30,
+        )

@@ -1,6 +1,6 @@
-"""What one machine has of a federation, whoever it is: the base in memory, the task, the meter; and a participant's data on it."""
-
-from __future__ import annotations
+"""What one machine has of a federation, whoever it is: the base in memory, the task, the meter; and
+a participant's data on it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -44,12 +44,15 @@ def build_model_context(
     recorded: str | None = None,
     algorithm: Algorithm | None = None,
 ) -> ModelContext:
-    """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
+    """Load the base for these participants, once it is known that it fits. among: the processes
+    that keep it in shards.
 
-    recorded: the digest that the record of a run has of this base, where the run began before (see `load_base`).
+    recorded: the digest that the record of a run has of this base, where the run began before (see
+        `load_base`).
     algorithm: the federation's pieces, where they are built already.
 
-    Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
+    Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for
+    texts longer than it reads.
     """
     full = config.adapter.kind == "full"
     dtype = resolve_dtype(config)
@@ -59,7 +62,9 @@ def build_model_context(
     if config.task.max_tokens > base.max_positions:
         facts = {"tokens": config.task.max_tokens, "most": base.max_positions}
         raise refusal(ConfigError, "max-tokens-too-large", **facts)
-    adapted = AdaptedModel(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
+    adapted = AdaptedModel(
+        base, config.adapter.modules, config.adapter.scale, _head(config, base), full
+    )
     return ModelContext(config, algorithm, adapted, build_task(config, base), open_meter())
 
 
@@ -70,16 +75,26 @@ def at_coordinator(context: ModelContext) -> ModelContext:
 
 
 def build_node(
-    context: ModelContext, file: ParticipantFile, splits: Splits, public: Public | None, hosted: bool = False
+    context: ModelContext,
+    file: ParticipantFile,
+    splits: Splits,
+    public: Public | None,
+    hosted: bool = False,
 ) -> Node:
-    """A participant on this machine, its data encoded. hosted: in the coordinator's process, which counts its energy too."""
+    """A participant on this machine, its data encoded. hosted: in the coordinator's process, which
+    counts its energy too.
+    """
     data = encode_splits(context.task, splits, file.name)
     size, meter = context.config.train.batch_size, _meter(file, context.meter, hosted)
     money, ours = file.money, context.config.money
     tell = money is not None and money.tell
     counted = tell and money is not None and ours is not None and money.currency == ours.currency
-    books = AccountBook(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
-    return Node(file.name, context.adapted, context.task, data, size, meter, public=public, books=books)
+    books = AccountBook(
+        tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted
+    )
+    return Node(
+        file.name, context.adapted, context.task, data, size, meter, public=public, books=books
+    )
 
 
 def _head(config: Federation, base: Base) -> torch.Tensor | None:
@@ -99,7 +114,9 @@ def build_task(config: Federation, base: Base) -> TextTask:
 
 
 def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
-    """The machine's meter, or one of the declared power where the participant states it; at the participant's place."""
+    """The machine's meter, or one of the declared power where the participant states it; at the
+    participant's place.
+    """
     meter = shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
     host = shared.watts if hosted and meter is not shared else None
     return replace(meter, site=build_site(file.energy, file.money), host=host)

@@ -1,6 +1,6 @@
-"""The header of a run: configuration, bases, participants, versions; and what makes two of them the same run."""
-
-from __future__ import annotations
+"""The header of a run: configuration, bases, participants, versions; and what makes two of them the
+same run.
+"""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,16 @@ def participant_indices(config: Federation) -> dict[str, int]:
     return {entry.name: i for i, entry in enumerate(config.participants, 1)}
 
 
-def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def build_header(
+    config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
     plain = stored(config)
-    versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    versions = {
+        "tequio": tequio.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     causal = config.task.kind == "causal"
     return {
         "name": config.name,
@@ -81,11 +87,17 @@ def run_header(
 
     Args:
         config: the whole federation.
-        groups: each base's name, what is loaded of it and its rows, the centre's among them; that of [base] first.
+        groups: each base's name, what is loaded of it and its rows, the centre's among them; that
+            of [base] first.
         centre, public: over the base of [base].
     """
-    places, rows = participant_indices(config), [row for _, _, own in groups for row in own if row["name"] != CENTRE]
-    header = build_header(config, groups[0][1].adapted, sorted(rows, key=lambda row: places[row["name"]]))
+    places, rows = (
+        participant_indices(config),
+        [row for _, _, own in groups for row in own if row["name"] != CENTRE],
+    )
+    header = build_header(
+        config, groups[0][1].adapted, sorted(rows, key=lambda row: places[row["name"]])
+    )
     centres = [next((row for row in own if row["name"] == CENTRE), None) for _, _, own in groups]
     header |= {
         "centre": centres[0],
@@ -100,7 +112,9 @@ def run_header(
     return header
 
 
-def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[str, AdaptedModel]) -> Ledger:
+def begin_record(
+    folder: RunFolder, header: Mapping[str, Any], bases: Mapping[str, AdaptedModel]
+) -> Ledger:
     """Write the head of each base, then the header as the first record. Return the ledger, open."""
     for name, adapted in bases.items():
         save(folder, base_file(name, HEAD_FILE), adapted.head_update())
@@ -109,10 +123,11 @@ def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[st
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
-    """Return what differs, in words; nothing where nothing does. ledger: where `recorded` comes from.
+    """Return what differs, in words; nothing where nothing does. ledger: where `recorded` comes
+    from.
 
-    Configurations are compared key by key, as today's version reads them, so that a record of an earlier version with more keys or fewer
-    is the same where the others stand at their default.
+    Configurations are compared key by key, as today's version reads them, so that a record of an
+    earlier version with more keys or fewer is the same where the others stand at their default.
     """
     config = stored(config_from_header(recorded, ledger))
     differences = changes(header["config"], config)
@@ -122,10 +137,17 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
         if then is not None:  # where it is missing, the configuration differs
             differences += _of_base(now, then, "base" if name == MAIN else f"base {name}")
     now, then = header["public_data"], recorded.get("public_data", {})
-    files = {CENTRE: config.get("centre", {}).get("data"), "[local] data": config.get("local", {}).get("data")}
-    files |= {f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()}
+    files = {
+        CENTRE: config.get("centre", {}).get("data"),
+        "[local] data": config.get("local", {}).get("data"),
+    }
+    files |= {
+        f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()
+    }
     differences += _digests("public data of", now, then, files)
-    differences += _digests("intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {})
+    differences += _digests(
+        "intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {}
+    )
     if changed := encoding_changed(header["task"]["kind"], recorded):
         return [*differences, *changed]  # which changes rows of participants, too
     rows = {row["name"]: row for row in recorded["participants"]}
@@ -137,7 +159,8 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
 
 
 def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
-    """Return what differs where a causal run began with another encoding of its texts; a record without one has version 1.
+    """Return what differs where a causal run began with another encoding of its texts; a record
+    without one has version 1.
 
     Such a run cannot be resumed: its models would be fed otherwise from one round to the next.
     """
@@ -151,7 +174,9 @@ def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
 def participant_row(
     profile: ParticipantProfile, assignment: Assignment, full: bool, base: str | None = None
 ) -> dict[str, Any]:
-    """Its row in the record of the run; with several bases it says over which one, in its tier too."""
+    """Its row in the record of the run; with several bases it says over which one, in its tier
+    too.
+    """
     tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
@@ -167,12 +192,17 @@ def participant_row(
     if profile.name == CENTRE:
         return row
     if base is not None:
-        row |= {"base": base, "tier": Reason("tier-base", {"base": base, "tier": row["tier"]}).as_record()}
+        row |= {
+            "base": base,
+            "tier": Reason("tier-base", {"base": base, "tier": row["tier"]}).as_record(),
+        }
     return row | {"measured_tokens_per_second": profile.speed}
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
+    """A row of a participant, or what it says of itself, without what only says why: earlier
+    versions wrote it in sentences.
+    """
     return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {
         "data": {key: value for key, value in (row.get("data") or {}).items() if key != "warnings"}
     }
@@ -181,7 +211,8 @@ def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
 def check_same_run(
     path: Path, header: Mapping[str, Any], recorded: Mapping[str, Any], more: Sequence[str] = ()
 ) -> None:
-    """Raise RunError where a run that is to be resumed is not the one that its record says began, naming each difference.
+    """Raise RunError where a run that is to be resumed is not the one that its record says began,
+    naming each difference.
 
     Args:
         path: the run's folder.
@@ -195,11 +226,14 @@ def check_same_run(
 
 
 def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> list[str]:
-    """What differs of one base: its weights or tokenizer, else the layout of the adapter; and its precision."""
+    """What differs of one base: its weights or tokenizer, else the layout of the adapter; and its
+    precision.
+    """
     out, own, old = [], now["base"], then["base"]
     if own["digest"] != old["digest"]:
         out.append(
-            f"the weights of [{whose}] {own['model']}, or its tokenizer ({_expected(old['digest'], own['digest'])})"
+            f"the weights of [{whose}] {own['model']}, or its tokenizer "
+            f"({_expected(old['digest'], own['digest'])})"
         )
     elif now["spec"] != then["spec"]:
         out.append(f"the adapter layout of [{whose}] ({_expected(then['spec'], now['spec'])})")
@@ -210,7 +244,9 @@ def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> lis
 
 
 def _of_participant(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """What differs of a participant: the keys of its participant.toml where these do, else its data."""
+    """What differs of a participant: the keys of its participant.toml where these do, else its
+    data.
+    """
     keys = []
     for table, names in (("hardware", None), ("data", ("licence", "consent"))):
         here, there = now.get(table) or {}, then.get(table) or {}
@@ -221,8 +257,12 @@ def _of_participant(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     return f"the data or hardware of participant {now['name']}"
 
 
-def _digests(what: str, now: Mapping[str, str], then: Mapping[str, str], files: Mapping[str, Any]) -> list[str]:
-    """What differs of files that are recorded by digest. files: where they are, as far as that is known."""
+def _digests(
+    what: str, now: Mapping[str, str], then: Mapping[str, str], files: Mapping[str, Any]
+) -> list[str]:
+    """What differs of files that are recorded by digest. files: where they are, as far as that is
+    known.
+    """
     out = []
     for name in [*now, *(name for name in then if name not in now)]:
         if now.get(name) != then.get(name):

@@ -1,7 +1,5 @@
 """Masked rounds: whether a configuration can have them, and what their members agree on."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +46,9 @@ def check_masked(config: Federation, algorithm: Algorithm) -> None:
     refuse_first(ConfigError, found, members=members, fewest=LEAST_MEMBERS)
     every: Sees = "each update"
     watching: dict[str, Sees] = {"[screen]": Screening(**config.screen.model_dump()).sees}
-    watching |= {"[equity] credit": every} if config.equity.credit or config.equity.leave_one_out else {}
+    watching |= (
+        {"[equity] credit": every} if config.equity.credit or config.equity.leave_one_out else {}
+    )
     full = config.adapter.kind == "full"
     check_sum(
         algorithm.reduce,
@@ -82,7 +82,9 @@ def build_masking(config: Federation, run_spec: RunSpec) -> Masking | None:
     keys = {member.index: new_key() for member in run_spec.members}
     parts = {m.index: (public_bytes(keys[m.index]), m.rank, m.steps) for m in run_spec.members}
     run, federation = secrets.token_hex(16), digest_json(stored(config))
-    plan = listed_plan(run, federation, parts, config, run_spec.shapes, run_spec.head_shapes, run_spec.scale)
+    plan = listed_plan(
+        run, federation, parts, config, run_spec.shapes, run_spec.head_shapes, run_spec.scale
+    )
     return Masking(plan, {index: Member(index, key) for index, key in keys.items()})
 
 

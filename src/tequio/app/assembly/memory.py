@@ -1,6 +1,6 @@
-"""Sum the memory that a process of a run needs, and check it against the machine before the base is loaded."""
-
-from __future__ import annotations
+"""Sum the memory that a process of a run needs, and check it against the machine before the base is
+loaded.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,15 +25,18 @@ from tequio.planning.memory import (
     estimate_memory,
 )
 
-STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
+# shared, pending, momentum and best of the coordinator, and the one held, live in this process
+STATE_COPIES = 5
 
 
-PEER_COPIES = (
-    5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
+# of each peer: its model, its neighbours' copy of it and its best; of the first two those of the
+# next round too
+PEER_COPIES = 5
+
+
+FULL_COPIES = (
+    3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
 )
-
-
-FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
 
 
 def resolve_dtype(config: Federation) -> torch.dtype:
@@ -47,7 +50,10 @@ def resolve_dtype(config: Federation) -> torch.dtype:
 def check_run_memory(
     config: Federation, algorithm: Algorithm, files: Mapping[str, ParticipantFile], shards: int
 ) -> None:
-    """Check each declared machine, and this one with its graphics card. Raises ResourceError naming the one that is too small."""
+    """Check each declared machine, and this one with its graphics card.
+
+    Raises ResourceError naming the one that is too small.
+    """
     lone = _memory(config, algorithm, 1, 1, 1, shards)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
@@ -62,16 +68,28 @@ def check_run_memory(
 def process_memory(
     config: Federation, algorithm: Algorithm, hosted: int, active_models: int = 1, shards: int = 1
 ) -> MemorySum:
-    """Sum the memory of a process that hosts this many participants and the coordinator, on one of `shards` shards."""
+    """Sum the memory of a process that hosts this many participants and the coordinator, on one of
+    `shards` shards.
+    """
     full = config.adapter.kind == "full"
-    begun = len(set(config.adapter.ranks)) if algorithm.start.continues else 0  # what is held differs from rank to rank
+    begun = (
+        len(set(config.adapter.ranks)) if algorithm.start.continues else 0
+    )  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
-    copies, lockstep = copies + (FULL_COPIES if full else 0), max(1, min(config.train.lockstep, hosted))
+    copies, lockstep = (
+        copies + (FULL_COPIES if full else 0),
+        max(1, min(config.train.lockstep, hosted)),
+    )
     return _memory(config, algorithm, copies, active_models, lockstep, shards)
 
 
 def _memory(
-    config: Federation, algorithm: Algorithm, copies: int, active_models: int, lockstep: int, shards: int
+    config: Federation,
+    algorithm: Algorithm,
+    copies: int,
+    active_models: int,
+    lockstep: int,
+    shards: int,
 ) -> MemorySum:
     local = algorithm.local
     beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
@@ -82,15 +100,28 @@ def _memory(
     shape = shape if shards == 1 else replace(shape, loss_cells=None)  # transformers' path
     look = look_tokens(config)
     return estimate_memory(
-        shape, batch, rank, stored_score_bytes(batch.tokens, shards), copies, process, full, active_models, look, shards
+        shape,
+        batch,
+        rank,
+        stored_score_bytes(batch.tokens, shards),
+        copies,
+        process,
+        full,
+        active_models,
+        look,
+        shards,
     )
 
 
 def stored_score_bytes(tokens: int, shards: int = 1) -> int:
-    """Return the bytes that attention keeps of each score: on a card those of Tequio's own layers, else plain attention's."""
+    """Return the bytes that attention keeps of each score: on a card those of Tequio's own layers,
+    else plain attention's.
+    """
     if not keeps(tokens):
         return 0
-    return 5 if best_device().type == "cpu" else 2 if shards == 1 else 0  # of shards transformers' path is flash there
+    return (
+        5 if best_device().type == "cpu" else 2 if shards == 1 else 0
+    )  # of shards transformers' path is flash there
 
 
 def look_tokens(config: Federation) -> int:
@@ -102,7 +133,11 @@ def look_tokens(config: Federation) -> int:
 def load_model_shape(config: Federation, algorithm: Algorithm) -> ModelShape:
     """The base's sizes, without its weights."""
     shape = model_shape(
-        config.base.model, config.task.kind, config.adapter.modules, resolve_dtype(config), cache_folder()
+        config.base.model,
+        config.task.kind,
+        config.adapter.modules,
+        resolve_dtype(config),
+        cache_folder(),
     )
     if not keeps(config.task.max_tokens) or algorithm.local.needs("public") or config.distil:
         return replace(shape, loss_cells=None)  # these look at whole logits

@@ -1,4 +1,6 @@
-"""What a participant says of itself before the first round, and what it is given to do in turn: rank, steps, its row in the record."""
+"""What a participant says of itself before the first round, and what it is given to do in turn:
+rank, steps, its row in the record.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ PROBE = b"probe"  # handed on to the other processes of a participant: make a st
 
 @dataclass(frozen=True)
 class ParticipantProfile:
-    """Counts and machine, never data. batches: items by split; mean_tokens: of a training item; speed: probed tokens a second."""
+    """Counts and machine, never data. batches: items by split; mean_tokens: of a training item;
+    speed: probed tokens a second.
+    """
 
     name: str
     hardware: HardwareSection
@@ -31,13 +35,22 @@ class ParticipantProfile:
 
     @classmethod
     def of(cls, name: str, facts: Mapping[str, Any]) -> ParticipantProfile:
-        """From `facts`, as they came. Raises ValueError, TypeError or KeyError if they are not such facts."""
+        """From `facts`, as they came.
+
+        Raises ValueError, TypeError or KeyError if they are not such facts.
+        """
         counts = {split: int(facts["batches"][split]) for split in SPLITS}
         mean, speed = float(facts["mean_tokens"]), facts["speed"]
-        if min(counts.values()) < 1 or not 0.0 < mean < math.inf or not isinstance(facts["data"], dict):
+        if (
+            min(counts.values()) < 1
+            or not 0.0 < mean < math.inf
+            or not isinstance(facts["data"], dict)
+        ):
             raise ValueError("counts must be positive")
         hardware = HardwareSection.model_validate(facts["hardware"])
-        return cls(name, hardware, counts, mean, facts["data"], None if speed is None else float(speed))
+        return cls(
+            name, hardware, counts, mean, facts["data"], None if speed is None else float(speed)
+        )
 
     def facts(self) -> dict[str, Any]:
         """As JSON, to be told over a network."""
@@ -50,20 +63,33 @@ class ParticipantProfile:
 def build_profile(
     node: Node, file: ParticipantFile, splits: Splits, measured: float | None = None
 ) -> ParticipantProfile:
-    """Of a participant on this machine. measured: its speed as it was probed before; else it is probed where the file asks for it."""
-    data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
-    return replace(build_node_profile(node, file.hardware, data), speed=_speed(file.hardware, node, measured))
+    """Of a participant on this machine. measured: its speed as it was probed before; else it is
+    probed where the file asks for it.
+    """
+    data = {
+        **splits.facts(),
+        **node.data.counts.facts(),
+        "licence": file.data.licence,
+        "consent": file.data.consent,
+    }
+    return replace(
+        build_node_profile(node, file.hardware, data), speed=_speed(file.hardware, node, measured)
+    )
 
 
 def build_centre_profile(config: Federation, node: Node, splits: Splits) -> ParticipantProfile:
     """Of the centre: its speed as federation.toml declares it."""
     speed = None if config.centre is None else config.centre.tokens_per_second
     return build_node_profile(
-        node, HardwareSection(tokens_per_second=speed), {**splits.facts(), **node.data.counts.facts()}
+        node,
+        HardwareSection(tokens_per_second=speed),
+        {**splits.facts(), **node.data.counts.facts()},
     )
 
 
-def build_node_profile(node: Node, hardware: HardwareSection, data: Mapping[str, Any]) -> ParticipantProfile:
+def build_node_profile(
+    node: Node, hardware: HardwareSection, data: Mapping[str, Any]
+) -> ParticipantProfile:
     """Of any node, with what else is to be told of its data; its speed as declared."""
     counts = {split: len(getattr(node.data, split)) for split in SPLITS}
     mean = sum(len(item.ids) for item in node.data.train) / counts["train"]
@@ -91,7 +117,13 @@ def _probe(node: Node) -> float:
 
 
 def probing(node: Node) -> Callable[[], int]:
-    """What makes one training step, in which all processes of the node take part, and returns its tokens."""
+    """What makes one training step, in which all processes of the node take part, and returns its
+    tokens.
+    """
     parameters = node.adapted.attach_full() if node.adapted.full else node.adapted.attach(8, 0)
     stream = batches(node.data.train, node.batch_size, 0)
-    return lambda: train(node.adapted, node.task, parameters, stream, [1e-9], node.name, together=node.together).tokens
+    return lambda: (
+        train(
+            node.adapted, node.task, parameters, stream, [1e-9], node.name, together=node.together
+        ).tokens
+    )

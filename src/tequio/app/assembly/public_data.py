@@ -1,6 +1,6 @@
-"""Public data of a run: the centre's, the slices of the gate, and text for the local terms ([local] data, or the centre's)."""
-
-from __future__ import annotations
+"""Public data of a run: the centre's, the slices of the gate, and text for the local terms ([local]
+data, or the centre's).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ CENTRE = "centre"
 
 @dataclass(frozen=True)
 class PublicData:
-    """As read: the centre's data, the slices by name (without what is trained on), the text of [local] data."""
+    """As read: the centre's data, the slices by name (without what is trained on), the text of
+    [local] data.
+    """
 
     splits: Splits | None
     slices: Mapping[str, Sequence[Example]]
@@ -32,7 +34,9 @@ class PublicData:
 
 @dataclass(frozen=True)
 class Centre:
-    """As encoded: the centre itself (None without [centre]), the halves of the slices that the gate never sees, text for local terms."""
+    """As encoded: the centre itself (None without [centre]), the halves of the slices that the gate
+    never sees, text for local terms.
+    """
 
     node: Node | None
     held_out: Mapping[str, Sequence[Item]]
@@ -54,11 +58,17 @@ def build_centre(context: ModelContext, public: PublicData) -> Centre:
     text = build_public_text(context, public.text, data)
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in public.slices.items()}
-    held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
+    held_out = {
+        n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()
+    }
     if data is None:
         return Centre(None, held_out, text)
     size = config.train.batch_size
-    return Centre(Node(CENTRE, context.adapted, task, data, size, context.meter, gate, public=text), held_out, text)
+    return Centre(
+        Node(CENTRE, context.adapted, task, data, size, context.meter, gate, public=text),
+        held_out,
+        text,
+    )
 
 
 def public_examples(config: Federation) -> list[Example]:
@@ -66,11 +76,15 @@ def public_examples(config: Federation) -> list[Example]:
     path = config.local.data
     if path is None:
         return []
-    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), "[local] data")
+    examples = read_examples(
+        path, Columns(), config.task.kind, config.task.label_names(), "[local] data"
+    )
     return list({content_hash(e): e for e in examples if e.text.strip()}.values())
 
 
-def build_public_text(context: ModelContext, text: Sequence[Example], centre: Encoded | None) -> Public | None:
+def build_public_text(
+    context: ModelContext, text: Sequence[Example], centre: Encoded | None
+) -> Public | None:
     """In batches; None where no term looks at it. Raises DataError where the file has no text."""
     config = context.config
     if not context.algorithm.local.needs("public"):
@@ -86,7 +100,9 @@ def build_public_text(context: ModelContext, text: Sequence[Example], centre: En
 def public_digests(
     centre: Splits | None, slices: Mapping[str, Sequence[Example]], text: Sequence[Example]
 ) -> dict[str, str]:
-    """Digests of the data that are public anyway; a participant's are committed to with a salt instead."""
+    """Digests of the data that are public anyway; a participant's are committed to with a salt
+    instead.
+    """
     out = {} if centre is None else {CENTRE: centre.digest()}
     named = {f"slice {n}": x for n, x in slices.items()} | ({"[local] data": text} if text else {})
     return out | {n: digest_json([[content_hash(e), e.label] for e in x]) for n, x in named.items()}
@@ -101,7 +117,11 @@ def _centre_splits(config: Federation) -> Splits | None:
 
 
 def _hashes(centre: Splits | None) -> set[str]:
-    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
+    return (
+        set()
+        if centre is None
+        else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
+    )
 
 
 def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:

@@ -1,7 +1,5 @@
 """Build the specification of all rounds: its members and every setting that a round needs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from tequio.app.assembly.context import ModelContext
@@ -10,14 +8,20 @@ from tequio.coordinator.run_spec import Member, RunSpec, Screening
 from tequio.planning.allocation import Assignment
 
 
-def build_members(profiles: Mapping[int, ParticipantProfile], given: Mapping[str, Assignment]) -> dict[int, Member]:
+def build_members(
+    profiles: Mapping[int, ParticipantProfile], given: Mapping[str, Assignment]
+) -> dict[int, Member]:
     """Members by index, as they were allotted."""
     shares = {i: given[who.name] for i, who in profiles.items()}
     return {i: Member(profiles[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
 
 
-def build_run_spec(context: ModelContext, members: Mapping[int, Member], top: int | None = None) -> RunSpec:
-    """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if not that of these members."""
+def build_run_spec(
+    context: ModelContext, members: Mapping[int, Member], top: int | None = None
+) -> RunSpec:
+    """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if
+    not that of these members.
+    """
     config, algorithm, adapted = context.config, context.algorithm, context.adapted
     return RunSpec(
         seed=config.seed,
@@ -41,7 +45,8 @@ def build_run_spec(context: ModelContext, members: Mapping[int, Member], top: in
         screening=Screening(**config.screen.model_dump()),
         local=algorithm.local,
         full=adapted.full,
-        broadcast_rank=config.algorithm.broadcast_rank or 2 * (top or max(m.rank for m in members.values())),
+        broadcast_rank=config.algorithm.broadcast_rank
+        or 2 * (top or max(m.rank for m in members.values())),
         patience=config.train.patience,
         cohort=config.train.cohort,
         window_seconds=config.train.round_seconds if config.train.pace == "buffered" else None,

@@ -21,7 +21,10 @@ from tequio.participant.text_tasks import Causal, Item
 
 @dataclass(frozen=True)
 class RunSetup(ModelContext):
-    """A run ready to go. `nodes` by index (0 is the centre); `report_slices` are the halves the gate never sees."""
+    """A run ready to go. `nodes` by index (0 is the centre);
+
+    `report_slices` are the halves the gate never sees.
+    """
 
     run_spec: RunSpec
     nodes: Mapping[int, Node]
@@ -66,4 +69,8 @@ class RunSetup(ModelContext):
 
 def class_count(group: RunSetup) -> int:
     """Labels, or words of the tokenizer."""
-    return len(group.adapted.base.tokenizer) if isinstance(group.task, Causal) else len(group.config.task.label_names())
+    return (
+        len(group.adapted.base.tokenizer)
+        if isinstance(group.task, Causal)
+        else len(group.config.task.label_names())
+    )

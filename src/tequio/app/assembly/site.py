@@ -1,6 +1,6 @@
-"""From [energy] and [money] to a place: where a machine stands, whose electricity it draws, and what it costs."""
-
-from __future__ import annotations
+"""From [energy] and [money] to a place: where a machine stands, whose electricity it draws, and
+what it costs.
+"""
 
 from dataclasses import replace
 
@@ -13,7 +13,10 @@ from tequio.measure.site import Site
 
 
 def build_site(energy: EnergySection, money: MoneySection | None) -> Site:
-    """The place. Raises ConfigError for a file of intensities that cannot be used, naming its line."""
+    """The place.
+
+    Raises ConfigError for a file of intensities that cannot be used, naming its line.
+    """
     known: list[Intensity] = []
     if energy.intensity is not None:
         known.append(read_intensity(energy.intensity, energy.zone))
@@ -38,7 +41,11 @@ def private_fields(energy: EnergySection, money: MoneySection | None) -> list[st
 
 
 def read_carbon_forecast(energy: EnergySection) -> Intensity | None:
-    """What is expected of the electricity in the hours to come: the forecast made last, else the values themselves; None without a file."""
+    """What is expected of the electricity in the hours to come: the forecast made last, else the
+    values themselves;
+
+    None without a file.
+    """
     if energy.intensity is None:
         return None
     try:

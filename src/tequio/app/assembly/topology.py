@@ -1,6 +1,6 @@
-"""Who exchanges with whom, as federation.toml says it: a star round the coordinator (None), or a graph of peers."""
-
-from __future__ import annotations
+"""Who exchanges with whom, as federation.toml says it: a star round the coordinator (None), or a
+graph of peers.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from tequio.core.texts.words import refusal, refuse_first
 def build_peers(config: Federation) -> Peers | None:
     """The graph and its weights; None for a star.
 
-    Raises ConfigError if the graph falls apart or names a stranger, or if something is asked for that needs a coordinator.
+    Raises ConfigError if the graph falls apart or names a stranger, or if something is asked for
+    that needs a coordinator.
     """
     topology, names = config.topology, [entry.name for entry in config.participants]
     star = topology.kind == "star"
@@ -41,7 +42,9 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
         for name in edge:
             if name not in names:
                 nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-                raise refusal(ConfigError, "edge-of-stranger", edge=list(edge), name=name, nearest=nearest)
+                raise refusal(
+                    ConfigError, "edge-of-stranger", edge=list(edge), name=name, nearest=nearest
+                )
         one, other = (names.index(name) + 1 for name in edge)
         if one == other:
             raise refusal(ConfigError, "edge-to-itself", edge=list(edge))
@@ -55,7 +58,9 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
 
 
 def _no_coordinator(config: Federation) -> None:
-    """Raise ConfigError for what only a coordinator can do, and for pieces that peers do not use."""
+    """Raise ConfigError for what only a coordinator can do, and for pieces that peers do not
+    use.
+    """
     asked = {
         "peers-centre": config.centre is not None,
         "peers-gate": config.gate != GateSection(),

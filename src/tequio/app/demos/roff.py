@@ -1,6 +1,7 @@
-"""Plain text paragraphs out of a roff manual page: a reader for prose, not a typesetter. No tables."""
+"""Plain text paragraphs out of a roff manual page: a reader for prose, not a typesetter.
 
-from __future__ import annotations
+No tables.
+"""
 
 import re
 import shlex
@@ -36,7 +37,25 @@ ONE = {
 }
 REQUEST = re.compile(r"^[.'][ \t]*([A-Za-z\\][\w\\]*)?[ \t]*(.*)$")
 BREAKS = frozenset(
-    ["PP", "P", "LP", "HP", "sp", "Sp", "Pp", "TQ", "RS", "RE", "nf", "fi", "EX", "EE", "Vb", "Ve", "ce"]
+    [
+        "PP",
+        "P",
+        "LP",
+        "HP",
+        "sp",
+        "Sp",
+        "Pp",
+        "TQ",
+        "RS",
+        "RE",
+        "nf",
+        "fi",
+        "EX",
+        "EE",
+        "Vb",
+        "Ve",
+        "ce",
+    ]
 )
 ALTERNATING = frozenset(["BR", "RB", "IR", "RI", "BI", "IB"])
 SPACED = frozenset(["B", "I", "SM", "SB", "FN", "R", "CW"])
@@ -54,7 +73,9 @@ FOOTER = re.compile(r"^\.SH\s+\"?(?:TRADUCCIÓN|TRADUCTION|ÜBERSETZUNG)", re.MU
 
 
 def unescape(text: str) -> str:
-    """Resolve roff escapes: fonts and sizes go, `\\-` is `-`, named characters become themselves."""
+    """Resolve roff escapes: fonts and sizes go, `\\-` is `-`, named characters become
+    themselves.
+    """
 
     def one(hit: re.Match[str]) -> str:
         if hit["two"] is not None or hit["long"] is not None:
@@ -65,8 +86,12 @@ def unescape(text: str) -> str:
 
 
 def paragraphs(page: str) -> list[str]:
-    """The page's paragraphs in order, headings included, each with single spaces; [] for a page of another
-    macro set (mdoc) or a page that only points to another (`.so`). The translators' footer is cut off."""
+    """The page's paragraphs in order, headings included, each with single spaces;
+
+    [] for a page of another
+    macro set (mdoc) or a page that only points to another (`.so`). The translators' footer is cut
+    off.
+    """
     if re.search(r"^\.(Dd|so)\b", page, re.MULTILINE):
         return []
     footer = FOOTER.search(page)
@@ -132,7 +157,12 @@ def _arguments(rest: str) -> list[str]:
     """Macro arguments: words, or quoted strings with spaces inside; escapes resolved."""
     protected = rest.replace(r"\ ", r"\~")
     splitter = shlex.shlex(protected, posix=True, punctuation_chars=False)
-    splitter.whitespace_split, splitter.quotes, splitter.escape, splitter.commenters = True, '"', "", ""
+    splitter.whitespace_split, splitter.quotes, splitter.escape, splitter.commenters = (
+        True,
+        '"',
+        "",
+        "",
+    )
     try:
         words = list(splitter)
     except ValueError:

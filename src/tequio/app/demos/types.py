@@ -1,8 +1,7 @@
 """What a demo is made of (`DemoData`), and how it is written once into the cache and read back.
 
-A prepared folder holds JSONL files and `provenance.json`, which lists licences, digests and counts."""
-
-from __future__ import annotations
+A prepared folder holds JSONL files and `provenance.json`, which lists licences, digests and counts.
+"""
 
 import json
 import os
@@ -27,7 +26,8 @@ MANIFEST = "provenance.json"
 class Provenance:
     """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file).
 
-    upstream, used_for: reasons in their recorded form; words in demos that an earlier version prepared.
+    upstream, used_for: reasons in their recorded form; words in demos that an earlier version
+        prepared.
     """
 
     name: str
@@ -58,7 +58,10 @@ class DemoParticipant(Tier):
 
 @dataclass(frozen=True)
 class DemoData:
-    """A prepared demo. JSONL rows have `text` and, for classification, `label`; `labels` is {} for causal."""
+    """A prepared demo. JSONL rows have `text` and, for classification, `label`;
+
+    `labels` is {} for causal.
+    """
 
     folder: Path
     participants: tuple[DemoParticipant, ...]
@@ -84,7 +87,9 @@ class Plan:
 
 
 def four_tiers(fastest: float) -> dict[int, Tier]:
-    """Unequal hardware by its largest rank, 2, 4, 8, 16; speeds are 1/8, 1/4, 1/2 and all of `fastest`."""
+    """Unequal hardware by its largest rank, 2, 4, 8, 16; speeds are 1/8, 1/4, 1/2 and all of
+    `fastest`.
+    """
     return {
         2: Tier(fastest / 8, 5.0, 4.0, 2),
         4: Tier(fastest / 4, 20.0, 8.0, 4),
@@ -115,9 +120,13 @@ def save(target: Path, plan: Plan) -> DemoData:
             **{f"slices/{name}.jsonl": rows for name, rows in plan.slices.items()},
             **({} if plan.centre is None else {"centre.jsonl": plan.centre}),
         }
-        manifest = _manifest(plan, {name: _write_rows(work / name, rows) for name, rows in places.items()})
+        manifest = _manifest(
+            plan, {name: _write_rows(work / name, rows) for name, rows in places.items()}
+        )
         manifest["counts"] = {name: describe(rows) for name, rows in places.items()}
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+        (work / MANIFEST).write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         if not target.exists():
             os.replace(work, target)
     finally:
@@ -126,7 +135,10 @@ def save(target: Path, plan: Plan) -> DemoData:
 
 
 def load(target: Path) -> DemoData:
-    """Read a prepared demo. Raises DataError if a file is missing or is not the one that was written."""
+    """Read a prepared demo.
+
+    Raises DataError if a file is missing or is not the one that was written.
+    """
     try:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
         for name, sha256 in manifest["files"].items():

@@ -1,8 +1,7 @@
-"""The other ways to do it: each alone, all data on one device of the catalogue, everybody at the greenest hours; sums, and when
+"""The other ways to do it: each alone, all data on one device of the catalogue, everybody at the
+greenest hours; sums, and when
 buying pays.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,13 +33,18 @@ def total(parts: Sequence[Placed]) -> dict[str, Any]:
         "joules": math.fsum(row["joules"] for row in every),
         "grams": None if any(g is None for g in known) else math.fsum(known),
         "money": added(row["money"] or {} for row in every) or None,
-        "priced": [sum(row["money"] is not None for row in every), len(every)],  # of how many the money is known
+        "priced": [
+            sum(row["money"] is not None for row in every),
+            len(every),
+        ],  # of how many the money is known
         "bytes_up": math.fsum(one.work.bytes_up * one.work.rounds for one in parts),
     }
 
 
 def _together(rows: Sequence[tuple[Times, Placed]]) -> float:
-    """Each on its own machine: rounds wait for the slowest, then personal models are made at once."""
+    """Each on its own machine: rounds wait for the slowest, then personal models are made at
+    once.
+    """
     rounds = max(spent.train + spent.evaluate + spent.network for spent, _ in rows)
     return rounds + max(spent.personal for spent, _ in rows)
 
@@ -53,7 +57,9 @@ def build_options(
     devices: Mapping[str, Device],
     factors: Mapping[str, float],
 ) -> list[Option]:
-    """As configured, each alone, at the greenest hours, and all data on one device each of the catalogue."""
+    """As configured, each alone, at the greenest hours, and all data on one device each of the
+    catalogue.
+    """
     everybody = [*people, *([centre] if centre else [])]
     texts = float(sum(one.work.examples for one in everybody))
     whole = total(everybody)
@@ -77,29 +83,46 @@ def build_options(
 
 
 def _option(
-    key: str, where: str, quality: float, total: Mapping[str, Any], note: Mapping[str, Any] | None = None
+    key: str,
+    where: str,
+    quality: float,
+    total: Mapping[str, Any],
+    note: Mapping[str, Any] | None = None,
 ) -> Option:
-    seconds, joules, grams, money = (total[name] for name in ("seconds", "joules", "grams", "money"))
+    seconds, joules, grams, money = (
+        total[name] for name in ("seconds", "joules", "grams", "money")
+    )
     priced, of = total["priced"]
     return Option(key, where, quality, seconds, joules, grams, money, note, priced == of)
 
 
 def judged(options: Sequence[Option], axes: Sequence[str]) -> list[dict[str, Any]]:
-    """Options with `best` (in the Pareto set of those that leave data where they are) and `best_of_all`."""
+    """Options with `best` (in the Pareto set of those that leave data where they are) and
+    `best_of_all`.
+    """
     possible = [option for option in options if option.key != "central"]
     best = {id(o) for o, found in zip(possible, pareto(possible, axes), strict=True) if found}
     of_all = pareto(options, compared(options))
     return [
-        {**asdict(o), "best": id(o) in best, "best_of_all": found} for o, found in zip(options, of_all, strict=True)
+        {**asdict(o), "best": id(o) in best, "best_of_all": found}
+        for o, found in zip(options, of_all, strict=True)
     ]
 
 
-def _green(people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, Any]) -> Option | None:
-    """The hybrid with everybody who has a series of intensities at its greenest hours within a day; None where nobody has."""
+def _green(
+    people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, Any]
+) -> Option | None:
+    """The hybrid with everybody who has a series of intensities at its greenest hours within a
+    day;
+
+    None where nobody has.
+    """
     grams, moved = 0.0, 0
     for one in [*people, *([centre] if centre else [])]:
         seconds = times(one.work, one.rates).work
-        best = next((g for s in one.site.intensities if (g := s.greenest(seconds)) is not None), None)
+        best = next(
+            (g for s in one.site.intensities if (g := s.greenest(seconds)) is not None), None
+        )
         now = costs(one, seconds)["grams"]
         if best is None and now is None:
             return None
@@ -114,7 +137,9 @@ def _green(people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, 
     return _option("renewable", "", texts, {**whole, "seconds": day, "grams": grams}, note)
 
 
-def break_even(devices: Mapping[str, Device], options: Sequence[Option], tariff: float | None) -> list[dict[str, Any]]:
+def break_even(
+    devices: Mapping[str, Device], options: Sequence[Option], tariff: float | None
+) -> list[dict[str, Any]]:
     """Hours of use from which buying beats renting, and how many such runs that is."""
     out = []
     for option in options:
@@ -127,6 +152,14 @@ def break_even(devices: Mapping[str, Device], options: Sequence[Option], tariff:
         running = 0.0 if tariff is None else device.watts / 1000.0 * tariff
         hours = break_even_hours(1000.0 * buy, rent, running)
         runs = None if hours is None or option.seconds <= 0 else hours * 3600.0 / option.seconds
-        row = {"device": device.name, "rent": rent, "buy": 1000.0 * buy, "hours": hours, "runs": runs}
-        out.append(row | {"unsure": list(device.unsure), "as_of": device.rent_as_of or device.as_of})
+        row = {
+            "device": device.name,
+            "rent": rent,
+            "buy": 1000.0 * buy,
+            "hours": hours,
+            "runs": runs,
+        }
+        out.append(
+            row | {"unsure": list(device.unsure), "as_of": device.rent_as_of or device.as_of}
+        )
     return out

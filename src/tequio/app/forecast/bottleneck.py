@@ -1,6 +1,6 @@
-"""What to give the weakest participant so that the group gains most: each lever is tried on the allotment, and its effect is counted."""
-
-from __future__ import annotations
+"""What to give the weakest participant so that the group gains most: each lever is tried on the
+allotment, and its effect is counted.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +23,17 @@ FEW = 0.5  # of the median: with fewer examples than this, texts help most
 
 
 def help_for_the_weakest(
-    config: Federation, setup: RunSetup, people: Sequence[Placed], devices: Mapping[str, Device], shape: ModelShape
+    config: Federation,
+    setup: RunSetup,
+    people: Sequence[Placed],
+    devices: Mapping[str, Device],
+    shape: ModelShape,
 ) -> dict[str, Any] | None:
-    """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever changes; None with one participant."""
+    """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever
+    changes;
+
+    None with one participant.
+    """
     if len(people) < 2:
         return None
     round_of = {one.work.name: _round(one.work, one.rates) for one in people}
@@ -58,14 +66,23 @@ def help_for_the_weakest(
             continue
         work = replace(_with(weak.work, given.rank, given.steps), uplink_mbit=changed.uplink_mbit)
         seconds = _round(work, weak.rates, 2.0 if faster else 1.0)
-        levers.append(_lever(Reason(code), given.rank, given.steps, max(seconds, others), weak, now))
+        levers.append(
+            _lever(Reason(code), given.rank, given.steps, max(seconds, others), weak, now)
+        )
     smallest = _smallest(weak, others, devices, shape)
     if smallest is not None:
         device, seconds = smallest
         work = _with(weak.work, max(config.adapter.ranks), full_steps(config, weak.work.examples))
         seconds = max(others, _round(work, OnDevice(device, shape)))
         levers.append(
-            _lever(Reason("lever-hosted", {"device": device.name}), work.rank, work.steps, seconds, weak, now)
+            _lever(
+                Reason("lever-hosted", {"device": device.name}),
+                work.rank,
+                work.steps,
+                seconds,
+                weak,
+                now,
+            )
         )
     texts = sorted(one.work.examples for one in people)
     if weak.work.examples < FEW * texts[len(texts) // 2]:
@@ -86,11 +103,15 @@ def help_for_the_weakest(
         "steps": weak.work.steps,
         "round_seconds": round_of[name],
         "group_round_seconds": now,
-        "levers": sorted(useful, key=lambda lever: (-lever["rank"], -lever["steps"], lever["round_seconds"])),
+        "levers": sorted(
+            useful, key=lambda lever: (-lever["rank"], -lever["steps"], lever["round_seconds"])
+        ),
     }
 
 
-def _lever(what: Reason, rank: int, steps: int, seconds: float, weak: Placed, now: float) -> dict[str, Any]:
+def _lever(
+    what: Reason, rank: int, steps: int, seconds: float, weak: Placed, now: float
+) -> dict[str, Any]:
     return {
         "what": what.as_record(),
         "rank": rank,
@@ -100,20 +121,29 @@ def _lever(what: Reason, rank: int, steps: int, seconds: float, weak: Placed, no
     } | ({"gain": rank > weak.work.rank or steps > weak.work.steps or seconds < now})
 
 
-def _allotted(config: Federation, setup: RunSetup, name: str, hardware: Hardware) -> Assignment | None:
+def _allotted(
+    config: Federation, setup: RunSetup, name: str, hardware: Hardware
+) -> Assignment | None:
     row = next(r for r in setup.header["participants"] if r["name"] == name)
     node = next(n for n in setup.participants if n.name == name)
     mean = sum(len(item.ids) for item in node.data.train) / len(node.data.train)
     profile = ParticipantProfile(name, HardwareSection(), dict(row["batches"]), mean, {})
     try:
-        return allocate(hardware, build_workload(setup, profile, full_steps(config, profile.batches["train"])))
+        return allocate(
+            hardware, build_workload(setup, profile, full_steps(config, profile.batches["train"]))
+        )
     except ConfigError:
         return None
 
 
 def _with(work: Work, rank: int, steps: int) -> Work:
     """The same at another rank, whose updates are as much larger."""
-    return replace(work, rank=rank, steps=steps, bytes_up=work.bytes_up * (1.0 if work.full else rank / work.rank))
+    return replace(
+        work,
+        rank=rank,
+        steps=steps,
+        bytes_up=work.bytes_up * (1.0 if work.full else rank / work.rank),
+    )
 
 
 def _round(work: Work, rates: Rates, faster: float = 1.0) -> float:

@@ -1,10 +1,9 @@
-"""Forecast beside outcome: what a plan said, what the run of it measured, and the factor by which the next plan is corrected.
+"""Forecast beside outcome: what a plan said, what the run of it measured, and the factor by which
+the next plan is corrected.
 
-Factors lie in Tequio's cache folder, one a machine and base. A new one is the old times the median over participants of measured over
-predicted.
+Factors lie in Tequio's cache folder, one a machine and base. A new one is the old times the median
+over participants of measured over predicted.
 """
-
-from __future__ import annotations
 
 import json
 import statistics
@@ -25,7 +24,9 @@ PHASES = ("train", "evaluate", "personal")
 
 
 def known_factors(plan_of: str) -> dict[str, float]:
-    """Factors by machine for a base (its digest and the threads), from earlier runs; empty where there were none."""
+    """Factors by machine for a base (its digest and the threads), from earlier runs; empty where
+    there were none.
+    """
     path = cache_folder() / FILE
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -37,12 +38,15 @@ def known_factors(plan_of: str) -> dict[str, float]:
 
 
 def calibration_key(digest: str, threads: int, card: str | None = None) -> str:
-    """What a factor belongs to, beside its machine. card: the graphics card's name, where one computes."""
+    """What a factor belongs to, beside its machine. card: the graphics card's name, where one
+    computes.
+    """
     return f"{digest[:16]}, {threads} threads" + (f", {card}" if card else "")
 
 
 def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """Predicted beside measured, of each participant, and in all of those that are `alike`: computed where it was forecast.
+    """Predicted beside measured, of each participant, and in all of those that are `alike`:
+    computed where it was forecast.
 
     Raises RunError where the run is another's, or not finished.
     """
@@ -74,7 +78,8 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
                 "name": row["name"],
                 "machine": row["machine"],
                 "predicted": said | {"work": work, "joules": joules},
-                "measured": {phase: found[phase] for phase in PHASES} | {"work": was, "joules": found["joules"]},
+                "measured": {phase: found[phase] for phase in PHASES}
+                | {"work": was, "joules": found["joules"]},
                 "ratio": was / work,
                 "joules_ratio": found["joules"] / joules if joules else None,
                 "cut": row["name"] in cut,
@@ -106,7 +111,8 @@ def _beside(predicted: int | None, measured: int | None) -> dict[str, float | No
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
-    """Whether it was computed on the machine that was forecast (a simulation on this one, whatever device a participant names; across a
+    """Whether it was computed on the machine that was forecast (a simulation on this one, whatever
+    device a participant names; across a
     network each on its own), and no budget cut it."""
     return bool((row["machine"] == HERE) == simulation and not row["cut"])
 
@@ -119,17 +125,25 @@ def _over(rows: list[dict[str, Any]], what: str) -> float | None:
 
 def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
     """Measured over predicted, by machine, of those of whom the run says something."""
-    rows = (row for row in compared["participants"] if _alike(row, compared["simulation"]) and row["ratio"] > 0)
+    rows = (
+        row
+        for row in compared["participants"]
+        if _alike(row, compared["simulation"]) and row["ratio"] > 0
+    )
     return grouped((row["machine"], row["ratio"]) for row in rows)
 
 
 def not_learnt(compared: Mapping[str, Any]) -> list[str]:
-    """The machines of the plan of which the run says nothing, or nothing that a budget did not cut."""
+    """The machines of the plan of which the run says nothing, or nothing that a budget did not
+    cut.
+    """
     return sorted({row["machine"] for row in compared["participants"]} - set(teachers(compared)))
 
 
 def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, float]:
-    """Store and return the new factor of each machine of which the run says something (`teachers`)."""
+    """Store and return the new factor of each machine of which the run says something
+    (`teachers`).
+    """
     key = calibration_key(plan["base"]["digest"], plan["threads"], plan.get("card"))
     path = cache_folder() / FILE
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -137,16 +151,36 @@ def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[st
     new: dict[str, float] = {}
     for machine, ratios in teachers(compared).items():
         new[machine] = plan["factors"].get(machine, 1.0) * statistics.median(ratios)
-        mine[machine] = {"factor": new[machine], "runs": int(mine.get(machine, {}).get("runs", 0)) + 1}
-    RunFolder(cache_folder()).write_atomic(FILE, json.dumps(rows, indent=1, sort_keys=True).encode())
+        mine[machine] = {
+            "factor": new[machine],
+            "runs": int(mine.get(machine, {}).get("runs", 0)) + 1,
+        }
+    RunFolder(cache_folder()).write_atomic(
+        FILE, json.dumps(rows, indent=1, sort_keys=True).encode()
+    )
     return new
 
 
 def _cut(entries: list[tuple[str, Mapping[str, Any]]]) -> set[str]:
     """Who made less than was asked for, for a budget."""
-    rounds = {row["name"] for kind, body in entries if kind == "round" for row in body["train"] if row.get("note")}
-    withheld = {a["name"] for _, body in entries for a in body.get("admissions", ()) if a["status"] == "withheld"}
-    return rounds | withheld | {body["name"] for kind, body in entries if kind == "personal" and body.get("cut")}
+    rounds = {
+        row["name"]
+        for kind, body in entries
+        if kind == "round"
+        for row in body["train"]
+        if row.get("note")
+    }
+    withheld = {
+        a["name"]
+        for _, body in entries
+        for a in body.get("admissions", ())
+        if a["status"] == "withheld"
+    }
+    return (
+        rounds
+        | withheld
+        | {body["name"] for kind, body in entries if kind == "personal" and body.get("cut")}
+    )
 
 
 def _measured(entries: list[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, float]]:

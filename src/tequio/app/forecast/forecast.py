@@ -1,10 +1,10 @@
-"""What a federation will take, before it runs: memory, time, energy, carbon and money for each and in all, and the other ways to do it.
+"""What a federation will take, before it runs: memory, time, energy, carbon and money for each and
+in all, and the other ways to do it.
 
-The work is that of the run to come, counted in steps and padded tokens of the real data; the speed is probed here, or that of a device of
-the catalogue. It is a forecast: `forecast.py` sets it beside what a run measured.
+The work is that of the run to come, counted in steps and padded tokens of the real data; the speed
+is probed here, or that of a device of the catalogue. It is a forecast: `forecast.py` sets it beside
+what a run measured.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,7 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tequio.app.assembly.build import ParticipantData
-from tequio.app.assembly.memory import STATE_COPIES, load_model_shape, look_tokens, process_memory, stored_score_bytes
+from tequio.app.assembly.memory import (
+    STATE_COPIES,
+    load_model_shape,
+    look_tokens,
+    process_memory,
+    stored_score_bytes,
+)
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.assembly.site import build_site, disclosed_site, private_fields
 from tequio.app.forecast.alternatives import break_even, build_options, judged, total
@@ -49,9 +55,9 @@ from tequio.planning.pareto import compared
 from tequio.planning.throughput import OnDevice
 from tequio.planning.workload import Fit, Work, times
 
-QUANTISED = (
-    0.56  # bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here yet
-)
+# bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here
+# yet
+QUANTISED = 0.56
 TESTS = 3.5  # base, local, shared and the chosen one, which is often one of these
 
 
@@ -65,9 +71,13 @@ def make_plan(
     tariff: float | None = None,
     own: bool = False,
 ) -> dict[str, Any]:
-    """The whole plan as plain JSON. machine: a device for all; None: as each says, else this machine, probed. factors: by machine, from
-    earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell, money, carbon and own budgets; such a plan
-    is not to be passed on. Raises ConfigError for an unknown device, offering the nearest."""
+    """The whole plan as plain JSON. machine: a device for all;
+
+    None: as each says, else this machine, probed. factors: by machine, from
+    earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell,
+    money, carbon and own budgets; such a plan is not to be passed on. Raises ConfigError for an
+    unknown device, offering the nearest.
+    """
     if config.bases:
         raise refusal(ConfigError, "plan-of-several-bases")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
@@ -90,13 +100,17 @@ def make_plan(
             return Placed(work, HERE, here[work.name], site, have, card is not None)
         found = find_device(device, devices)
         have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
-        return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
+        return Placed(
+            work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have
+        )
 
     people = []
     for node in setup.participants:
         file = files[node.name]
         work = estimate_work(config, setup, node, file)
-        site = build_site(file.energy, file.money) if own else disclosed_site(file.energy, file.money)
+        site = (
+            build_site(file.energy, file.money) if own else disclosed_site(file.energy, file.money)
+        )
         people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
     home = build_site(config.energy, config.money)
     centre = placed(centre_work(config, setup), machine, home, None) if 0 in setup.nodes else None
@@ -106,7 +120,11 @@ def make_plan(
         "federation": config.name,
         "rounds": [config.train.rounds, config.centre.first if config.centre else 0],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "base": {"model": config.base.model, "parameters": shape.parameters, "digest": setup.adapted.base.digest},
+        "base": {
+            "model": config.base.model,
+            "parameters": shape.parameters,
+            "digest": setup.adapted.base.digest,
+        },
         "threads": _threads(),
         "machine": None
         if here is None
@@ -118,7 +136,9 @@ def make_plan(
         "card": card_name(),
         "card_memory": card_bytes(config, setup, here is not None),
         "own": own,
-        "private": {} if own else {name: withheld for name, file in files.items() if (withheld := _withheld(file))},
+        "private": {}
+        if own
+        else {name: withheld for name, file in files.items() if (withheld := _withheld(file))},
         "budgets": budgets(config, files, people, centre, own),
         "declared": speeds(files, people, setup.run_spec.members),
         "total": total([*people, *([centre] if centre else [])]),
@@ -132,11 +152,16 @@ def make_plan(
 
 def _withheld(file: ParticipantFile) -> list[str]:
     """What a plan that can be passed on leaves out of this participant."""
-    return private_fields(file.energy, file.money) + (["own-budget"] if file.budget.limits() else [])
+    return private_fields(file.energy, file.money) + (
+        ["own-budget"] if file.budget.limits() else []
+    )
 
 
 def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:
-    """Raise ConfigError for a device that is not in the catalogue, saying in whose file. whose: None where it is `--machine`."""
+    """Raise ConfigError for a device that is not in the catalogue, saying in whose file. whose:
+
+    None where it is `--machine`.
+    """
     if device is None:
         return
     try:
@@ -148,19 +173,25 @@ def _known(device: str | None, devices: Mapping[str, Device], whose: str | None)
 
 
 def process_bytes(config: Federation, setup: RunSetup, probed: bool) -> int:
-    """Memory of a process that hosts all participants and the coordinator: what the probe took, and the states of the rounds beside it.
+    """Memory of a process that hosts all participants and the coordinator: what the probe took, and
+    the states of the rounds beside it.
 
     Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
     """
     if not probed:
         return process_memory(config, setup.algorithm, len(config.participants)).total
     dense = 4 * sum(m * n for m, n in setup.adapted.shapes.values())
-    factored = 4 * setup.run_spec.broadcast_rank * sum(m + n for m, n in setup.adapted.shapes.values())
+    factored = (
+        4 * setup.run_spec.broadcast_rank * sum(m + n for m, n in setup.adapted.shapes.values())
+    )
     return peak_bytes() + STATE_COPIES * (dense if setup.adapted.full else min(dense, factored))
 
 
 def card_bytes(config: Federation, setup: RunSetup, probed: bool) -> int | None:
-    """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
+    """Memory of this machine's graphics card: what the probe took, else the sum's part on it;
+
+    None without one.
+    """
     if probed:
         return card_peak_bytes()
     if card_free_bytes() is None:
@@ -206,10 +237,14 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
 
 
 def planned_fits(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
-    """(trainings of the personal model, evaluations beside theirs, how many are of the local one)."""
+    """(trainings of the personal model, evaluations beside theirs, how many are of the local
+    one).
+    """
 
     def runs(budget: FitBudget) -> list[Fit]:
-        return [Fit(budget.steps, budget.rank, min(budget.checks, budget.steps)) for _ in budget.rates]
+        return [
+            Fit(budget.steps, budget.rank, min(budget.checks, budget.steps)) for _ in budget.rates
+        ]
 
     local, private = runs(settings.local), runs(settings.private)
     ditto = private * len(settings.ditto)
@@ -275,7 +310,9 @@ def _range(one: Placed) -> list[float] | None:
 
 
 def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str, Any]]:
-    """Bytes that each way of training needs there, and whether they fit: adapters of each rank, a quantised base, whole weights."""
+    """Bytes that each way of training needs there, and whether they fit: adapters of each rank, a
+    quantised base, whole weights.
+    """
     batch = BatchShape(config.train.batch_size, config.task.max_tokens)
     kinds: list[tuple[Reason, int, bool, float]] = [
         (Reason("plan-rank", {"rank": rank}), rank, False, shape.bytes_per_parameter)
@@ -291,6 +328,10 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
         scores = stored_score_bytes(batch.tokens) if one.card and not full else 0
         need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
-        total = need.total - (need.folded_weights if size == QUANTISED else 0)  # nothing can be folded into four bits
-        out.append({"kind": kind.as_record(), "need": total, "have": one.have, "fits": total <= one.have})
+        total = need.total - (
+            need.folded_weights if size == QUANTISED else 0
+        )  # nothing can be folded into four bits
+        out.append(
+            {"kind": kind.as_record(), "need": total, "have": one.have, "fits": total <= one.have}
+        )
     return out

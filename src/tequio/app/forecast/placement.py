@@ -1,7 +1,5 @@
 """A participant with its work on its machine at its place, and what so much time there costs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any

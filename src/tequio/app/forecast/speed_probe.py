@@ -1,6 +1,6 @@
-"""This machine's speed by real steps: a few batches of several participants, timed and metered; what they changed is thrown away."""
-
-from __future__ import annotations
+"""This machine's speed by real steps: a few batches of several participants, timed and metered;
+what they changed is thrown away.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,18 +23,25 @@ from tequio.planning.throughput import Probed, line
 
 STEPS = 6  # of each of at most three participants; the first one is not timed
 EVALUATIONS = 48  # items of an evaluation that is timed
-EVALUATIONS_ON_CARD = 512  # and on a graphics card, the middle of three times: a few short batches say little there
-CARD_SECONDS = (
-    0.5  # on a graphics card so long at least: its steps are short, and its counter of energy moves ten times a second
+EVALUATIONS_ON_CARD = (
+    512  # and on a graphics card, the middle of three times: a few short batches say little there
 )
+# on a graphics card so long at least: its steps are short, and its counter of energy moves ten
+# times a second
+CARD_SECONDS = 0.5
 
 
-def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Probed]:
-    """By name: lines through the steps and evaluations of the participants with the shortest, the middle and the longest texts.
+def probe(
+    nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Probed]:
+    """By name: lines through the steps and evaluations of the participants with the shortest, the
+    middle and the longest texts.
 
-    Times are this machine's, the same for all; watts are of each one's own meter, whose rated power it may have stated. A graphics card,
-    which works on after a call has returned, is waited for, and gets going before anything is timed: `start`. The steps meet what a
-    run meets at most: a folded model, and the batch of the longest texts. Raises TrainingError if no step could be timed.
+    Times are this machine's, the same for all; watts are of each one's own meter, whose rated power
+    it may have stated. A graphics card, which works on after a call has returned, is waited for,
+    and gets going before anything is timed: `start`. The steps meet what a
+    run meets at most: a folded model, and the batch of the longest texts. Raises TrainingError if
+        no step could be timed.
     """
     chosen, clock = spread(nodes), _settled(clock)
     adapted = chosen[0].adapted
@@ -69,7 +76,9 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
         batch_tokens=sum(tokens for tokens, _ in looks) / len(looks),
         start=start,
     )
-    mean = {watts: reading.energy.joules / max(seconds, 1e-9) for watts, reading in readings.items()}
+    mean = {
+        watts: reading.energy.joules / max(seconds, 1e-9) for watts, reading in readings.items()
+    }
     return {node.name: replace(probed, watts=mean[node.meter.watts]) for node in nodes}
 
 
@@ -80,16 +89,25 @@ def spread(nodes: Sequence[Node]) -> list[Node]:
 
 
 def padded(node: Node, seed: int = 0) -> tuple[float, float]:
-    """(padded tokens of a batch, length of a padded sequence), means over about an epoch of batches."""
+    """(padded tokens of a batch, length of a padded sequence), means over about an epoch of
+    batches.
+    """
     count = max(1, -(-len(node.data.train) // node.batch_size))
     drawn = list(islice(batches(node.data.train, node.batch_size, seed), min(count, 64)))
     sizes = [len(batch) * max(len(item.ids) for item in batch) for batch in drawn]
-    return sum(sizes) / len(sizes), sum(max(len(i.ids) for i in batch) for batch in drawn) / len(drawn)
+    return sum(sizes) / len(sizes), sum(max(len(i.ids) for i in batch) for batch in drawn) / len(
+        drawn
+    )
 
 
 def pass_tokens(items: Sequence[Item], batch_tokens: int) -> float:
     """Padded tokens of one pass over `items`, as evaluation batches them."""
-    return float(sum(len(where) * max(len(items[i].ids) for i in where) for where in by_length(items, batch_tokens)))
+    return float(
+        sum(
+            len(where) * max(len(items[i].ids) for i in where)
+            for where in by_length(items, batch_tokens)
+        )
+    )
 
 
 def _steps(node: Node, rank: int, clock: Callable[[], float]) -> list[tuple[float, float]]:
@@ -107,7 +125,11 @@ def _steps(node: Node, rank: int, clock: Callable[[], float]) -> list[tuple[floa
 
 
 def _step(
-    node: Node, batch: list[Item], parameters: list[nn.Parameter], optimizer: Optimizer, clock: Callable[[], float]
+    node: Node,
+    batch: list[Item],
+    parameters: list[nn.Parameter],
+    optimizer: Optimizer,
+    clock: Callable[[], float],
 ) -> tuple[float, float]:
     start = clock()
     train(node.adapted, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
@@ -115,7 +137,9 @@ def _step(
 
 
 def _longest(node: Node, rank: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """A step on the longest texts, which decide over memory; the second, for the first is slower."""
+    """A step on the longest texts, which decide over memory; the second, for the first is
+    slower.
+    """
     parameters = _attached(node.adapted, rank)
     optimizer = adamw(parameters)
     batch = sorted(node.data.train, key=lambda item: len(item.ids))[-node.batch_size :]
@@ -150,7 +174,10 @@ def _look(node: Node, clock: Callable[[], float]) -> tuple[float, float]:
 
 
 def _turn(node: Node, rank: int, clock: Callable[[], float]) -> float:
-    """Seconds to take factors off, hold the model that they make, and attach new ones. It stays held: B is 0, so it is the base still."""
+    """Seconds to take factors off, hold the model that they make, and attach new ones.
+
+    It stays held: B is 0, so it is the base still.
+    """
     adapted = node.adapted
     _attached(adapted, rank)
     start = clock()

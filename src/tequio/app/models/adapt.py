@@ -1,9 +1,9 @@
-"""A newcomer starts from a finished federation: its own personal model from few examples, and whether that beat starting alone.
+"""A newcomer starts from a finished federation: its own personal model from few examples, and
+whether that beat starting alone.
 
-Nothing of the newcomer's is written into the run, and nothing leaves its machine. Its folder has a record of its own, and its account book.
+Nothing of the newcomer's is written into the run, and nothing leaves its machine. Its folder has a
+record of its own, and its account book.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -34,11 +34,13 @@ MODELS = {"file": "personal.safetensors", "local_file": "local.safetensors"}
 
 
 def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str, Any]:
-    """Make the newcomer's candidates from the run's shared model (that of `base`), choose on its validation data, measure on its test data.
+    """Make the newcomer's candidates from the run's shared model (that of `base`), choose on its
+    validation data, measure on its test data.
 
-    The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
-    (a new or empty folder): result.json, both models, a record and the account book of it and, but for whole weights, adapter/ in PEFT's
-    format. Raises RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
+    The local baseline gets the steps that a member of the run with these data and this hardware
+    would have made. Writes into `out` (a new or empty folder): result.json, both models, a record
+    and the account book of it and, but for whole weights, adapter/ in PEFT's format. Raises
+    RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
     opened = open_models(run, shared_name(base))[0]
@@ -48,7 +50,9 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
     adapted = opened.adapted(resolve_dtype(config))
-    context = ModelContext(config, resolve_algorithm(config), adapted, build_task(config, adapted.base), open_meter())
+    context = ModelContext(
+        config, resolve_algorithm(config), adapted, build_task(config, adapted.base), open_meter()
+    )
     newcomer = build_newcomer(context, file, splits)
     node, profile, assignment = newcomer.node, newcomer.profile, newcomer.assignment
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
@@ -56,16 +60,28 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
         result = personalise(node, opened.model, newcomer.settings)
         save(folder, MODELS["file"], result.delivered)
         save(folder, MODELS["local_file"], result.local)
-        digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
-        body = {**result.body, "examples": dict(profile.batches), "rank": assignment.rank, "folder": str(out)}
+        digests = {
+            "digest": digest_update(result.delivered),
+            "local_digest": digest_update(result.local),
+        }
+        body = {
+            **result.body,
+            "examples": dict(profile.batches),
+            "rank": assignment.rank,
+            "folder": str(out),
+        }
         if not adapted.full:
             adapted.fold_in(result.delivered)
-            files = adapter_files(adapted, result.delivered, config.base.model, config.task.label_names())
+            files = adapter_files(
+                adapted, result.delivered, config.base.model, config.task.label_names()
+            )
             for name, content in files.items():
                 folder.write_atomic(f"adapter/{name}", content)
             body["adapter"] = str(folder.path / "adapter")
         folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
-        own = config.model_copy(update={"participants": [*config.participants, RosterEntry(name=file.name)]})
+        own = config.model_copy(
+            update={"participants": [*config.participants, RosterEntry(name=file.name)]}
+        )
         _record(
             folder,
             own,
@@ -85,7 +101,9 @@ def _record(
     personal: Mapping[str, Any],
     shared: str,
 ) -> None:
-    """As a participant's own record of a federation. It is written last, so that what was cut off can be begun anew.
+    """As a participant's own record of a federation.
+
+    It is written last, so that what was cut off can be begun anew.
 
     shared: digest of the model that it started from.
     """

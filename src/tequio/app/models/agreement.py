@@ -1,6 +1,6 @@
-"""How far an exported model answers as the original does, on validation data of the participants at hand."""
-
-from __future__ import annotations
+"""How far an exported model answers as the original does, on validation data of the participants at
+hand.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,12 @@ MOST = 500  # texts (or blocks of tokens) compared at most
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared: `equal` is the share of equal predictions; of a causal model the losses are compared.
+    """What was compared:
 
-    count: validation texts, or blocks of tokens of a causal model. loss and exported: nats per token.
+    `equal` is the share of equal predictions; of a causal model the losses are compared.
+
+    count: validation texts, or blocks of tokens of a causal model. loss and exported: nats per
+        token.
     """
 
     count: int
@@ -35,7 +38,12 @@ class Agreement:
 
     def facts(self) -> dict[str, Any]:
         """Return the figures that were measured."""
-        found = {"count": self.count, "equal": self.equal, "loss": self.loss, "exported_loss": self.exported}
+        found = {
+            "count": self.count,
+            "equal": self.equal,
+            "loss": self.loss,
+            "exported_loss": self.exported,
+        }
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -50,7 +58,10 @@ class Comparison:
         self.original = self._ask() if self.items else None
 
     def agreement(self) -> Agreement | None:
-        """Return how what `adapted` holds now compares with the original; None where no validation data are at hand."""
+        """Return how what `adapted` holds now compares with the original;
+
+        None where no validation data are at hand.
+        """
         if self.original is None:
             return None
         now, before = self._ask(), self.original
@@ -59,25 +70,32 @@ class Comparison:
         return Agreement(len(self.items), loss=float(before[0]), exported=float(now[0]))
 
     def _ask(self) -> NDArray[np.float64]:
-        """Return the predicted class of each text, or the loss per token of all of them together."""
+        """Return the predicted class of each text, or the loss per token of all of them
+        together.
+        """
         if isinstance(self.task, Classification):
             return predictions(self.adapted, self.task, self.items)
         losses = self.task.losses(self.adapted, self.items)
         return np.array([losses.total.sum() / losses.terms.sum()])
 
 
-def predictions(adapted: AdaptedModel, task: Classification, items: Sequence[Item]) -> NDArray[np.float64]:
+def predictions(
+    adapted: AdaptedModel, task: Classification, items: Sequence[Item]
+) -> NDArray[np.float64]:
     """Return the class that the model predicts for each text."""
     found = np.zeros(len(items))
     with adapted.base.looking():
         for where in by_length(items, task.batch_tokens):
-            ids, mask = pad([items[i].ids for i in where], task.tokenizer.pad_token_id, adapted.device)
+            ids, mask = pad(
+                [items[i].ids for i in where], task.tokenizer.pad_token_id, adapted.device
+            )
             found[where] = adapted.class_logits(ids, mask).argmax(1).double().cpu().numpy()
     return found
 
 
 def validation_items(opened: Opened, task: TextTask, run: Path) -> list[Item]:
-    """Return at most MOST encoded validation texts: the participant's, or everybody's for a shared model.
+    """Return at most MOST encoded validation texts: the participant's, or everybody's for a shared
+    model.
 
     Data that are not on this machine, or cannot be read any more, count as not at hand.
     """

@@ -1,7 +1,5 @@
 """Export the models of a finished run: PEFT adapters, merged models, model cards."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +29,8 @@ def export_models(
     rank: int | None = DEFAULT_RANK,
     dtype: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one PEFT folder per model into `out` (new or empty folders only), and merged models if asked.
+    """Write one PEFT folder per model into `out` (new or empty folders only), and merged models if
+    asked.
 
     Args:
         run: the run's folder.
@@ -42,9 +41,11 @@ def export_models(
         rank: the largest rank of an adapter; None: the exact one.
         dtype: precision of a merged model; None: that of the base's files.
     Returns:
-        One row per model: paths, rank, bytes, and the agreement with the original where it was measured.
+        One row per model: paths, rank, bytes, and the agreement with the original where it was
+        measured.
     Raises:
-        RunError: the run has no such model, or no adapters. ConfigError: dtype is not one of DTYPES.
+        RunError: the run has no such model, or no adapters. ConfigError: dtype is not one of
+        DTYPES.
     """
     written: list[dict[str, Any]] = []
     active_models: dict[str, AdaptedModel] = {}
@@ -66,11 +67,20 @@ def export_models(
 
 
 def parse_rank(text: str) -> int | None:
-    """Return the rank that `--rank` asks for; None, the exact one, for 0 and full. Raises ConfigError."""
+    """Return the rank that `--rank` asks for; None, the exact one, for 0 and full.
+
+    Raises ConfigError.
+    """
     if text in ("0", "full"):
         return None
     if not text.isdecimal():
-        raise refusal(ConfigError, "option-unfit", option="--rank", value=text, names=["full", "0", "1", "2", "…"])
+        raise refusal(
+            ConfigError,
+            "option-unfit",
+            option="--rank",
+            value=text,
+            names=["full", "0", "1", "2", "…"],
+        )
     return int(text)
 
 
@@ -96,9 +106,13 @@ def _adapter(
     small = factored(opened.model, rank)
     adapted.fold_in(small)
     agreement = comparison.agreement()
-    files = adapter_files(adapted, small, opened.config.base.model, opened.config.task.label_names())
+    files = adapter_files(
+        adapted, small, opened.config.base.model, opened.config.task.label_names()
+    )
     if emissions is not None:
-        files["README.md"] = card_text(opened, emissions, "adapter", bytes_rank(files), agreement).encode()
+        files["README.md"] = card_text(
+            opened, emissions, "adapter", bytes_rank(files), agreement
+        ).encode()
     for file, data in files.items():
         folder.write_atomic(f"{opened.name}/adapter/{file}", data)
     return {
@@ -112,7 +126,9 @@ def _adapter(
 
 def _matrix_rank(model: Update) -> int:
     """Return the largest rank of a factored model's matrices."""
-    return Update({n: e for n, e in model.entries.items() if not n.startswith(HEAD_PREFIX)}, model.spec).max_rank()
+    return Update(
+        {n: e for n, e in model.entries.items() if not n.startswith(HEAD_PREFIX)}, model.spec
+    ).max_rank()
 
 
 def _merged(

@@ -1,6 +1,7 @@
-"""The model card of an exported model: Hugging Face's fields at the head, then how it was made and how to load it."""
+"""The model card of an exported model:
 
-from __future__ import annotations
+Hugging Face's fields at the head, then how it was made and how to load it.
+"""
 
 import json
 import re
@@ -75,13 +76,17 @@ def card_text(
     ]
     carbon = "not known: not everybody says where its electricity comes from"
     if found["emissions"] is not None:
-        head += ["co2_eq_emissions:", *(f"  {key}: {json.dumps(value)}" for key, value in found.items())]
+        head += [
+            "co2_eq_emissions:",
+            *(f"  {key}: {json.dumps(value)}" for key, value in found.items()),
+        ]
         carbon = f"about {found['emissions']:.3g} g CO2e ({found['source']})"
     what = f"An adapter of rank {rank} for" if form == "adapter" else "A whole model, made of"
     lines = [
         *("---", *head, "---", "", f"# {config.name}: {opened.name}", ""),
-        f"{what} `{shown(base.model)}` (licence as stated: {base.licence}), fine-tuned by a federation of "
-        f"{len(config.participants)} with Tequio. Licences of the data: see the run's report.",
+        f"{what} `{shown(base.model)}` (licence as stated: {base.licence}), fine-tuned by a "
+        f"federation of {len(config.participants)} with Tequio. Licences of the data: see the "
+        "run's report.",
         *("", f"Agreement with the original model: {agreement_words(agreement)}."),
         *("", f"Carbon: {carbon}.", ""),
     ]
@@ -98,9 +103,15 @@ def agreement_words(agreement: Agreement | None) -> str:
     if agreement is None:
         return "not measured (no validation data at hand)"
     if agreement.equal is not None:
-        return f"the same answer on {100 * agreement.equal:.1f} % of {agreement.count} validation texts"
+        return (
+            f"the same answer on {100 * agreement.equal:.1f} % of {agreement.count} validation "
+            "texts"
+        )
     loss, now = agreement.loss or 0.0, agreement.exported or 0.0
-    return f"loss {now:.4f} instead of {loss:.4f} ({now - loss:+.4f}) on {agreement.count} blocks of validation text"
+    return (
+        f"loss {now:.4f} instead of {loss:.4f} ({now - loss:+.4f}) on {agreement.count} blocks "
+        "of validation text"
+    )
 
 
 def _licence(stated: str) -> list[str]:
@@ -108,8 +119,16 @@ def _licence(stated: str) -> list[str]:
     if stated.strip().lower() in UNKNOWN:
         return []
     slug = re.sub(r"[^a-z0-9.]+", "-", stated.strip().lower()).strip("-")
-    slug = slug if slug in LICENCES else next((known for known in LICENCES if known == slug.replace("-", "")), slug)
-    return [f"license: {slug}"] if slug in LICENCES else ["license: other", f"license_name: {slug or 'other'}"]
+    slug = (
+        slug
+        if slug in LICENCES
+        else next((known for known in LICENCES if known == slug.replace("-", "")), slug)
+    )
+    return (
+        [f"license: {slug}"]
+        if slug in LICENCES
+        else ["license: other", f"license_name: {slug or 'other'}"]
+    )
 
 
 def _usage(opened: Opened, form: Form) -> list[str]:
@@ -120,10 +139,21 @@ def _usage(opened: Opened, form: Form) -> list[str]:
             "## Use",
             "",
             'Run `python load.py "a text"` in this folder, or in Python:',
-            *("", "```python", "from load import classify", "", 'print(classify(["a text"]))', "```", ""),
-            '`pipeline("text-classification", model=FOLDER, trust_remote_code=True)` gives the same answers: it runs',
-            "`load.py`. The head works on the mean of the last hidden states, and the sequence classifiers of",
-            "`transformers` pool otherwise, so `AutoModelForSequenceClassification` refuses this folder.",
+            *(
+                "",
+                "```python",
+                "from load import classify",
+                "",
+                'print(classify(["a text"]))',
+                "```",
+                "",
+            ),
+            '`pipeline("text-classification", model=FOLDER, trust_remote_code=True)` gives the '
+            "same answers: it runs",
+            "`load.py`. The head works on the mean of the last hidden states, and the sequence "
+            "classifiers of",
+            "`transformers` pool otherwise, so `AutoModelForSequenceClassification` refuses this "
+            "folder.",
         ]
     auto = "AutoModel" if labelled else "AutoModelForCausalLM"
     if form == "merged":
@@ -136,8 +166,16 @@ def _usage(opened: Opened, form: Form) -> list[str]:
     base = hub_id(opened.config.base.model)
     return [
         "## Use",
-        *("", "```python", "from peft import PeftModel", f"from transformers import {auto}, AutoTokenizer", ""),
-        f'base = "{base}"' if base else f'base = "the folder of {shown(opened.config.base.model)} on your machine"',
+        *(
+            "",
+            "```python",
+            "from peft import PeftModel",
+            f"from transformers import {auto}, AutoTokenizer",
+            "",
+        ),
+        f'base = "{base}"'
+        if base
+        else f'base = "the folder of {shown(opened.config.base.model)} on your machine"',
         f'model = PeftModel.from_pretrained({auto}.from_pretrained(base), ".")',
         *("tokenizer = AutoTokenizer.from_pretrained(base)", "```"),
         *(("", "`head.json` says how `head.safetensors` is applied.") if labelled else ()),

@@ -1,7 +1,5 @@
 """Using a run's models: predict, and export."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +34,12 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Opened:
-    """A model of a run, checked against its digest: `config` as for its base alone, `head` as the run started from it.
+    """A model of a run, checked against its digest:
 
-    digest: of the base, as the run recorded it. beside: of a general model that answers by two, the shared one and what weighs them.
+    `config` as for its base alone, `head` as the run started from it.
+
+    digest: of the base, as the run recorded it. beside: of a general model that answers by two, the
+        shared one and what weighs them.
     """
 
     name: str
@@ -51,8 +52,16 @@ class Opened:
 
     def adapted(self, dtype: torch.dtype = torch.float32) -> AdaptedModel:
         """Its base on this machine, in float32 unless speed matters more."""
-        base = load_base(self.config.base.model, self.config.task.kind, dtype, cache_folder(), recorded=self.digest)
-        return AdaptedModel(base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full)
+        base = load_base(
+            self.config.base.model,
+            self.config.task.kind,
+            dtype,
+            cache_folder(),
+            recorded=self.digest,
+        )
+        return AdaptedModel(
+            base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full
+        )
 
     @property
     def full(self) -> bool:
@@ -61,16 +70,20 @@ class Opened:
 
 
 def open_models(run: Path, who: str | None, general: bool = False) -> list[Opened]:
-    """The model asked for, or all, those of one base together; each checked against its digest in the ledger.
+    """The model asked for, or all, those of one base together; each checked against its digest in
+    the ledger.
 
-    general: of a participant the model for everybody's texts: its own and the shared one together, or one between them. Raises RunError
+    general: of a participant the model for everybody's texts: its own and the shared one together,
+        or one between them. Raises RunError
     where the run has no such model.
     """
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
         rows = [e.body for e in ledger.entries("personal")]
-        personal = {row["name"]: next(iter(recorded_models("personal", row).items()), None) for row in rows}
+        personal = {
+            row["name"]: next(iter(recorded_models("personal", row).items()), None) for row in rows
+        }
         shared, last = ledger.last("shared"), last_shared(ledger)
     recorded = {row["name"]: row for row in rows}
     config = config_from_header(header, folder.ledger_path)
@@ -81,14 +94,20 @@ def open_models(run: Path, who: str | None, general: bool = False) -> list[Opene
     if shared is not None:
         for base, body in shared.body.get("bases", {}).items():
             known[shared_name(base)] = (base, base_file(base, SHARED_FILE), body["digest"])
-    wanted = sorted(known, key=lambda n: config.base_names().index(known[n][0])) if who is None else [who]
+    wanted = (
+        sorted(known, key=lambda n: config.base_names().index(known[n][0]))
+        if who is None
+        else [who]
+    )
     for name in wanted:
         if name not in known:
             raise refusal(RunError, "no-model-of", run=run, name=name, names=list(known) or None)
     digests, out = recorded_bases(header), []
     for name in wanted:
         base, path, digest = known[name]
-        head_digest = header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
+        head_digest = (
+            header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
+        )
         start = read_model(folder, base_file(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
         head = start.value if isinstance(start, Dense) else None
         model = read_model(folder, path, digest)
@@ -107,7 +126,11 @@ def _general(
     familiarity, share = read_familiarity(folder, body), body.get("general", {}).get("share")
     if shared is None or (familiarity is None and share is None):
         raise refusal(RunError, "no-general-model", folder=folder.path, name=body["name"])
-    return (own, (shared, familiarity)) if familiarity is not None else (towards(shared, own, float(share)), None)
+    return (
+        (own, (shared, familiarity))
+        if familiarity is not None
+        else (towards(shared, own, float(share)), None)
+    )
 
 
 def shared_name(base: str) -> str:

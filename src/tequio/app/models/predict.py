@@ -1,7 +1,5 @@
 """Predict with a model of a finished run."""
 
-from __future__ import annotations
-
 import codecs
 import re
 import sys
@@ -29,7 +27,9 @@ from tequio.participant.predict import classify, complete
 def predict_texts(
     run: Path, who: str, texts: Sequence[str], max_new_tokens: int, general: bool = False
 ) -> list[dict[str, Any]]:
-    """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run.
+    """One row a text: label and probabilities, or the completion.
+
+    RunError if `who` has no model in this run.
 
     general: with the participant's general model, see `open_models`.
     """
@@ -50,18 +50,26 @@ def predict_texts(
 def predict_rows(
     run: Path, who: str, texts: Sequence[str | None], max_new_tokens: int, general: bool = False
 ) -> list[dict[str, Any]]:
-    """Return one answer per row, each with the row's number, counted from 1; the answer of a row without text is None."""
+    """Return one answer per row, each with the row's number, counted from 1; the answer of a row
+    without text is None.
+    """
     places = [number for number, text in enumerate(texts) if text is not None]
-    found = predict_texts(run, who, [text for text in texts if text is not None], max_new_tokens, general)
+    found = predict_texts(
+        run, who, [text for text in texts if text is not None], max_new_tokens, general
+    )
     empty = dict.fromkeys(found[0]) if found else {}
-    answers: list[dict[str, Any]] = [{"row": number, **empty} for number in range(1, len(texts) + 1)]
+    answers: list[dict[str, Any]] = [
+        {"row": number, **empty} for number in range(1, len(texts) + 1)
+    ]
     for place, answer in zip(places, found, strict=True):
         answers[place] |= answer
     return answers
 
 
 def text_columns(run: Path, who: str) -> list[str]:
-    """Return what the column with the texts may be called: as the participant's own file says, where it is here, else as usual."""
+    """Return what the column with the texts may be called: as the participant's own file says,
+    where it is here, else as usual.
+    """
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         config = config_from_header(recorded_header(ledger, folder), folder.ledger_path)
@@ -74,18 +82,32 @@ def text_columns(run: Path, who: str) -> list[str]:
     return list(dict.fromkeys([*own, "text", "prompt"]))
 
 
-def read_prediction_texts(file: Path, columns: Sequence[str] = ("text", "prompt")) -> list[str | None]:
-    """Return one text per row of a file, or of standard input where it is `-`; a row without text is None. Raises DataError.
+def read_prediction_texts(
+    file: Path, columns: Sequence[str] = ("text", "prompt")
+) -> list[str | None]:
+    """Return one text per row of a file, or of standard input where it is `-`; a row without text
+    is None.
 
-    Standard input is read as JSON where it begins with { or [, as a table where its first line has one of `columns`, else as plain lines.
+    Raises DataError.
+
+    Standard input is read as JSON where it begins with { or [, as a table where its first line has
+    one of `columns`, else as plain lines.
     """
     if str(file) != "-":
         texts, name = read_texts(file, columns), str(file)
     else:
         raw = sys.stdin.buffer.read()
-        first = raw.removeprefix(codecs.BOM_UTF8).lstrip().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+        first = (
+            raw.removeprefix(codecs.BOM_UTF8)
+            .lstrip()
+            .split(b"\n", 1)[0]
+            .decode("utf-8", "replace")
+            .strip()
+        )
         heads = {field.strip().strip('"') for field in re.split(r"[,;\t|]", first)}
-        ending = ".jsonl" if first.startswith(("{", "[")) else ".csv" if heads & set(columns) else ".txt"
+        ending = (
+            ".jsonl" if first.startswith(("{", "[")) else ".csv" if heads & set(columns) else ".txt"
+        )
         with tempfile.TemporaryDirectory() as folder:
             (copy := Path(folder) / f"standard-input{ending}").write_bytes(raw)
             texts, name = read_texts(copy, columns), "Standard input"

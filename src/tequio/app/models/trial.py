@@ -1,6 +1,7 @@
-"""Try an earlier run's shared model at home, before joining: would it pay? Nothing is written, sent or joined."""
+"""Try an earlier run's shared model at home, before joining: would it pay?
 
-from __future__ import annotations
+Nothing is written, sent or joined.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from tequio.participant.personal import personalise
 FIX = "Try the model of a run with the federation's base, modules and labels."
 
 
-def try_at_home(config: Federation, file: ParticipantFile, source: Path, base: str = MAIN) -> dict[str, Any]:
-    """Make the participant's personal model from an earlier shared model, as `adapt` does, and foretell from it.
+def try_at_home(
+    config: Federation, file: ParticipantFile, source: Path, base: str = MAIN
+) -> dict[str, Any]:
+    """Make the participant's personal model from an earlier shared model, as `adapt` does, and
+    foretell from it.
 
     Args:
         config: the federation to join, for this participant's base.
@@ -30,10 +34,12 @@ def try_at_home(config: Federation, file: ParticipantFile, source: Path, base: s
         base: of an earlier run with several, which one.
 
     Returns:
-        The row of `foretold`, with the numbers of texts, and the candidates' losses on validation data.
+        The row of `foretold`, with the numbers of texts, and the candidates' losses on validation
+        data.
 
     Raises:
-        RunError, UpdateError: there is no such model, or it was made for another base or other labels.
+        RunError, UpdateError: there is no such model, or it was made for another base or other
+        labels.
     """
     splits = read_splits(config, file)
     context, shared = _opened(config, file, source, base)
@@ -43,7 +49,9 @@ def try_at_home(config: Federation, file: ParticipantFile, source: Path, base: s
     return {**foretold(result.body), **more}
 
 
-def _opened(config: Federation, file: ParticipantFile, source: Path, base: str) -> tuple[ModelContext, Update]:
+def _opened(
+    config: Federation, file: ParticipantFile, source: Path, base: str
+) -> tuple[ModelContext, Update]:
     """Return the federation's base in memory, and the shared model to try as a change of it."""
     folder, labels = exported_folder(source), config.task.label_names()
     if folder is not None:

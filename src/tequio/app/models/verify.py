@@ -1,7 +1,5 @@
 """Verification of a run: the chain of records, and every model file against the digest in it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,11 +1,11 @@
-"""Files that a coordinator's federation.toml names and participants open: each only where it is the coordinator's own.
+"""Files that a coordinator's federation.toml names and participants open: each only where it is the
+coordinator's own.
 
-A path in federation.toml means another file on each machine. So the coordinator's folder records the SHA-256 of its files, invitations
-carry it, `join` shows it, and a participant opens what stands at such a path only where it has that digest. What a participant names in
-participant.toml is its own choice, and is not concerned.
+A path in federation.toml means another file on each machine. So the coordinator's folder records
+the SHA-256 of its files, invitations carry it, `join` shows it, and a participant opens what stands
+at such a path only where it has that digest. What a participant names in participant.toml is its
+own choice, and is not concerned.
 """
-
-from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,9 @@ def base_key(base: str) -> str:
 
 
 def coordinator_digests(config: Federation) -> dict[str, str]:
-    """Return the digest of each such file at the coordinator, by the key that names it. A base by an id of the hub is none.
+    """Return the digest of each such file at the coordinator, by the key that names it.
+
+    A base by an id of the hub is none.
 
     Raises DataError or BaseModelError for a file that cannot be read.
     """
@@ -36,64 +38,91 @@ def coordinator_digests(config: Federation) -> dict[str, str]:
 
 
 def check_unchanged(config: Federation, agreed: Mapping[str, str], begun: bool) -> None:
-    """Raise NetworkError where a file at the coordinator is not the one that participants agreed to any more.
+    """Raise NetworkError where a file at the coordinator is not the one that participants agreed to
+    any more.
 
     begun: the run has begun, and its record says which base it has.
     """
     for key, path in _named(config):
-        if key in agreed and not (begun and key != LOCAL_DATA) and _digest(key, path) != agreed[key]:
+        if (
+            key in agreed
+            and not (begun and key != LOCAL_DATA)
+            and _digest(key, path) != agreed[key]
+        ):
             raise refusal(NetworkError, "file-changed", key=key, path=str(path), digest=agreed[key])
 
 
 def _named(config: Federation) -> Iterator[tuple[str, Path]]:
     if config.local.data is not None:
         yield LOCAL_DATA, config.local.data
-    for base, model in [(MAIN, config.base.model), *((further.name, further.model) for further in config.bases)]:
+    for base, model in [
+        (MAIN, config.base.model),
+        *((further.name, further.model) for further in config.bases),
+    ]:
         if os.path.exists(path := os.path.expanduser(model)):
             yield base_key(base), Path(path)
 
 
 def _digest(key: str, path: Path) -> str:
-    """Return the SHA-256 of a file, or over the files of a base. Raises DataError or BaseModelError, naming it."""
+    """Return the SHA-256 of a file, or over the files of a base.
+
+    Raises DataError or BaseModelError, naming it.
+    """
     try:
         return digest_file(path) if key == LOCAL_DATA else digest_base_files(path)
     except IsADirectoryError:
         raise refusal(DataError, "file-is-a-folder", key=key, path=str(path)) from None
     except OSError as error:
         kind = DataError if key == LOCAL_DATA else BaseModelError
-        raise refusal(kind, "file-unreadable", key=key, path=str(path), error=error.strerror) from None
+        raise refusal(
+            kind, "file-unreadable", key=key, path=str(path), error=error.strerror
+        ) from None
 
 
 def lines(config: Federation, base: str, files: Mapping[str, str]) -> list[str]:
-    """Return what `join` says of the files of the coordinator's choice that one over this base opens, a line each.
+    """Return what `join` says of the files of the coordinator's choice that one over this base
+    opens, a line each.
 
-    config: of that base alone, its paths as the invitation has them. Raises ConfigError for one without a digest.
+    config: of that base alone, its paths as the invitation has them. Raises ConfigError for one
+        without a digest.
     """
     out = []
     if (data := config.local.data) is not None:
         if LOCAL_DATA not in files:
             raise refusal(ConfigError, "file-without-digest", key=LOCAL_DATA, path=data)
         terms = ", ".join(f"{name} {strength:g}" for name, strength in config.local.terms.items())
-        out.append(f"{os.path.expanduser(data)}: texts for the local terms ({terms}). SHA-256 {files[LOCAL_DATA]}.")
+        out.append(
+            f"{os.path.expanduser(data)}: texts for the local terms ({terms}). SHA-256 "
+            f"{files[LOCAL_DATA]}."
+        )
     if (key := base_key(base)) in files:
         path = os.path.expanduser(config.base.model)
-        out.append(f"{path}: the base model, unless your file names another. SHA-256 over its files {files[key]}.")
+        out.append(
+            f"{path}: the base model, unless your file names another. SHA-256 over its files "
+            f"{files[key]}."
+        )
     return out
 
 
 def read_agreed_files(folder: Path) -> dict[str, str] | None:
-    """Return what the invitation said of these files; None for a folder that joined with an earlier version."""
+    """Return what the invitation said of these files;
+
+    None for a folder that joined with an earlier version.
+    """
     path = folder / FILES
     return {key: str(value) for key, value in json_table(path).items()} if path.exists() else None
 
 
-def check_agreed(config: Federation, base: str, files: Mapping[str, str] | None, own_base: bool, begun: bool) -> None:
+def check_agreed(
+    config: Federation, base: str, files: Mapping[str, str] | None, own_base: bool, begun: bool
+) -> None:
     """Check each file of the coordinator's choice before a participant opens it.
 
     Args:
         config: of its base alone, with absolute paths.
         base: as the roster calls it.
-        files: what the invitation said; None where an earlier version joined, which knew no digests.
+        files: what the invitation said; None where an earlier version joined, which knew no
+            digests.
         own_base: participant.toml says where the base is.
         begun: the participant has a record, which says which base it is.
     Raises:
@@ -116,5 +145,9 @@ def _check(key: str, path: Path, agreed: Mapping[str, str]) -> None:
             raise refusal(ConfigError, "file-without-digest", key=key, path=path)
         raise refusal(ConfigError, "file-of-this-machine", key=key, path=str(path))
     if (found := _digest(key, path)) != agreed[key]:
-        kind, code = (DataError, "file-of-another") if key == LOCAL_DATA else (BaseModelError, "base-of-another")
+        kind, code = (
+            (DataError, "file-of-another")
+            if key == LOCAL_DATA
+            else (BaseModelError, "base-of-another")
+        )
         raise refusal(kind, code, key=key, path=str(path), digest=agreed[key], found=found)

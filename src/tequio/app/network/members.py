@@ -1,11 +1,12 @@
-"""The list of members of masked rounds: as the coordinator publishes it, and as each participant pins it.
+"""The list of members of masked rounds: as the coordinator publishes it, and as each participant
+pins it.
 
-The coordinator publishes each member's public key, rank and steps with the first step of every sum. A participant pins the key of a member
-in members.json of its own folder when it first sees it (trust on first use), and refuses a list with another key for it, or without it. It
-cannot know whether a key that it sees first is the member's own: people compare the fingerprint of their lists by another channel.
+The coordinator publishes each member's public key, rank and steps with the first step of every sum.
+A participant pins the key of a member in members.json of its own folder when it first sees it
+(trust on first use), and refuses a list with another key for it, or without it. It cannot know
+whether a key that it sees first is the member's own: people compare the fingerprint of their lists
+by another channel.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -38,7 +39,9 @@ class Listed:
 
 @dataclass(frozen=True)
 class MemberList:
-    """Everybody who takes part in the sums of a run, by index on the roster. run: the id of the run."""
+    """Everybody who takes part in the sums of a run, by index on the roster. run: the id of the
+    run.
+    """
 
     run: str
     members: Mapping[int, Listed]
@@ -55,7 +58,10 @@ def pack_members(found: MemberList) -> bytes:
 
 
 def read_members(data: bytes, config: Federation) -> MemberList:
-    """Read what a coordinator published. Raises ProtectionError unless everybody in it is on the agreed roster."""
+    """Read what a coordinator published.
+
+    Raises ProtectionError unless everybody in it is on the agreed roster.
+    """
     try:
         raw = read_json(data.decode())
         members = {int(index): Listed(**row) for index, row in raw["members"].items()}
@@ -63,7 +69,9 @@ def read_members(data: bytes, config: Federation) -> MemberList:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise refusal(ProtectionError, "members-unreadable") from None
     names = {i: entry.name for i, entry in enumerate(config.participants, 1)}
-    if not isinstance(found.run, str) or not all(_fits(i, one, names, config) for i, one in members.items()):
+    if not isinstance(found.run, str) or not all(
+        _fits(i, one, names, config) for i, one in members.items()
+    ):
         raise refusal(ProtectionError, "members-unreadable")
     return found
 
@@ -77,8 +85,15 @@ def _fits(index: int, member: Listed, names: Mapping[int, str], config: Federati
 
 
 def fingerprint(federation: str, keys: Mapping[str, str]) -> str:
-    """Return what people compare: of the digest of federation.toml, and of each member's name and key."""
-    plain = digest_json({"federation": federation, "keys": {name: digest(key.encode()) for name, key in keys.items()}})
+    """Return what people compare: of the digest of federation.toml, and of each member's name
+    and key.
+    """
+    plain = digest_json(
+        {
+            "federation": federation,
+            "keys": {name: digest(key.encode()) for name, key in keys.items()},
+        }
+    )
     return grouped(plain)
 
 
@@ -89,7 +104,9 @@ def grouped(plain: str) -> str:
 
 @dataclass(frozen=True)
 class Pinned:
-    """members.json: each member's key as this participant first saw or accepted it; and other keys that were shown since."""
+    """members.json: each member's key as this participant first saw or accepted it; and other keys
+    that were shown since.
+    """
 
     keys: Mapping[str, str] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
@@ -102,7 +119,10 @@ def pinned_members(folder: Path) -> Pinned:
         return Pinned()
     raw = json_table(path)
     tables = [raw.get(key, {}) for key in ("keys", "offered")]
-    whole = all(isinstance(table, dict) and all(isinstance(x, str) for x in table.values()) for table in tables)
+    whole = all(
+        isinstance(table, dict) and all(isinstance(x, str) for x in table.values())
+        for table in tables
+    )
     if raw.keys() - {"keys", "offered"} or not whole:
         raise refusal(ConfigError, "damaged", path=path)
     return Pinned(*tables)
@@ -141,22 +161,36 @@ def pin_members(folder: Path, shown: Mapping[str, str], own: Mapping[str, str]) 
 
 
 def accept_member(folder: Path, name: str) -> str:
-    """Pin the key that the coordinator shows for a member by now. Returns its fingerprint; raises ConfigError where none was shown."""
+    """Pin the key that the coordinator shows for a member by now.
+
+    Returns its fingerprint; raises ConfigError where none was shown.
+    """
     found = pinned_members(folder)
     if name not in found.offered:
-        raise refusal(ConfigError, "no-key-offered", name=name, names=sorted(found.offered), folder=str(folder))
+        raise refusal(
+            ConfigError,
+            "no-key-offered",
+            name=name,
+            names=sorted(found.offered),
+            folder=str(folder),
+        )
     offered = {other: key for other, key in found.offered.items() if other != name}
     _write(folder, Pinned({**found.keys, name: found.offered[name]}, offered))
     return grouped(digest(found.offered[name].encode()))
 
 
 def describe_members(folder: Path, federation: str) -> dict[str, Any] | None:
-    """Return what a person compares: the fingerprint of the list, and of each key; None before the first masked round."""
+    """Return what a person compares: the fingerprint of the list, and of each key;
+
+    None before the first masked round.
+    """
     found = pinned_members(folder)
     if not found.keys:
         return None
     return {
         "fingerprint": fingerprint(federation, found.keys),
         "keys": {name: grouped(digest(key.encode())) for name, key in sorted(found.keys.items())},
-        "offered": {name: grouped(digest(key.encode())) for name, key in sorted(found.offered.items())},
+        "offered": {
+            name: grouped(digest(key.encode())) for name, key in sorted(found.offered.items())
+        },
     }

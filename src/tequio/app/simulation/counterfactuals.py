@@ -1,10 +1,9 @@
-"""Counterfactuals, possible only where all participants are simulated on one machine: they mix data that in reality never meet.
+"""Counterfactuals, possible only where all participants are simulated on one machine: they mix data
+that in reality never meet.
 
-`pooled` trains one central model on everybody's data with the tokens that the federation used; `everybody` scores each model on the
-test data of all.
+`pooled` trains one central model on everybody's data with the tokens that the federation used;
+`everybody` scores each model on the test data of all.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -50,7 +49,9 @@ def pooled_budget(setup: RunSetup) -> FitBudget:
 
 
 def pooled(setup: RunSetup, moved: Moved = ignore_moves) -> tuple[Update, dict[str, Any]]:
-    """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
+    """One model on all participants' and the centre's training data: rank of the largest, steps of
+    all together.
+    """
     nodes = [setup.nodes[i] for i in sorted(setup.nodes)]
     budget = pooled_budget(setup)
     train = [item for node in nodes for item in node.data.train]
@@ -65,7 +66,9 @@ def pooled(setup: RunSetup, moved: Moved = ignore_moves) -> tuple[Update, dict[s
             derive(setup.run_spec.seed, "pooled"),
             moved=moved,
         )
-        losses = {node.name: score(node, fitted.tail, node.data.test) for node in setup.participants}
+        losses = {
+            node.name: score(node, fitted.tail, node.data.test) for node in setup.participants
+        }
     return fitted.tail, {
         "test": {name: asdict(x.scores()) for name, x in losses.items()},
         "everybody": asdict(joined(losses).scores()),
@@ -83,9 +86,12 @@ def everybody(
     models: Mapping[str, tuple[Update, Update]],
     generals: Mapping[str, float | Familiarity],
 ) -> dict[str, Any]:
-    """Scores of every model on the test data of all participants together; `central` are those of the pooled model, as recorded.
+    """Scores of every model on the test data of all participants together;
 
-    places: the run as each worker sees it. Models go side by side. generals: how far each general model lies from the shared one, or what
+    `central` are those of the pooled model, as recorded.
+
+    places: the run as each worker sees it. Models go side by side. generals: how far each general
+        model lies from the shared one, or what
     it needs beside both models' answers.
     """
     jobs: dict[str, Job[OnAll]] = {}
@@ -97,7 +103,10 @@ def everybody(
         return key
 
     base, common = on_all(zero(places[0].run_spec.spec)), on_all(shared)
-    keys = {name: {LOCAL: on_all(local), "personal": on_all(own)} for name, (own, local) in models.items()}
+    keys = {
+        name: {LOCAL: on_all(local), "personal": on_all(own)}
+        for name, (own, local) in models.items()
+    }
     for name, share in generals.items():
         if isinstance(share, float):
             keys[name]["general"] = on_all(towards(shared, models[name][0], share))
@@ -110,7 +119,12 @@ def everybody(
     scores = {key: asdict(one.losses.scores()) for key, one in found.items()}
     for name, familiarity in generals.items():
         own, both = found[keys[name]["personal"]].answers, found[common].answers
-        if near is not None and isinstance(familiarity, Familiarity) and own is not None and both is not None:
+        if (
+            near is not None
+            and isinstance(familiarity, Familiarity)
+            and own is not None
+            and both is not None
+        ):
             answered = blended(own, both, familiarity.weights(near.result()))
             keys[name]["general"] = f"general of {name}"
             scores[f"general of {name}"] = asdict(losses_of(answered, _items(places[0])).scores())
@@ -118,13 +132,17 @@ def everybody(
         "base": scores[base],
         "shared": scores[common],
         "pooled": dict(central),
-        "participants": {name: {model: scores[key] for model, key in of.items()} for name, of in keys.items()},
+        "participants": {
+            name: {model: scores[key] for model, key in of.items()} for name, of in keys.items()
+        },
     }
 
 
 @dataclass(frozen=True)
 class OnAll:
-    """What a model says on everybody's test data; answers: log probabilities (texts × classes), in classification."""
+    """What a model says on everybody's test data; answers: log probabilities (texts × classes), in
+    classification.
+    """
 
     losses: Losses
     answers: Tensor | None
@@ -141,7 +159,10 @@ def _embedded(places: tuple[RunSetup, ...], worker: int) -> Tensor:
 def _on_all(places: tuple[RunSetup, ...], model: Update, worker: int) -> OnAll:
     setup = places[worker]
     if not isinstance(setup.task, Classification):
-        return OnAll(joined({node.name: score(node, model, node.data.test) for node in setup.participants}), None)
+        return OnAll(
+            joined({node.name: score(node, model, node.data.test) for node in setup.participants}),
+            None,
+        )
     items = _items(setup)
     said = answers(setup.adapted, model, [item.ids for item in items])
     return OnAll(losses_of(said, items), said)
@@ -167,7 +188,9 @@ def run_counterfactuals(
     begun: Job[tuple[Update, dict[str, Any]]] | None,
     watch: Watch,
 ) -> None:
-    """What only a simulation can know: one model trained on everybody's data, and each model on everybody's test data."""
+    """What only a simulation can know: one model trained on everybody's data, and each model on
+    everybody's test data.
+    """
     if begun is not None:
         watch("counterfactuals", "one model on everybody's data", 0, 2)
         central, body = begun.result()
@@ -179,6 +202,12 @@ def run_counterfactuals(
         if found is None:
             raise refusal(LedgerError, "record-missing", path=folder.ledger_path, record="pooled")
         bodies = [entry.body for entry in ledger.entries("personal") if "general" in entry.body]
-        generals = {body["name"]: read_familiarity(folder, body) or float(body["general"]["share"]) for body in bodies}
-        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models, generals))
+        generals = {
+            body["name"]: read_familiarity(folder, body) or float(body["general"]["share"])
+            for body in bodies
+        }
+        ledger.append(
+            "everybody",
+            everybody(places, workers, shared, found.body["everybody"], models, generals),
+        )
     watch("counterfactuals", "done", 2, 2)

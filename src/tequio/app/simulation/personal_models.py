@@ -1,6 +1,6 @@
-"""Make every participant's personal model in this process, or read it back where the ledger says that it is done."""
-
-from __future__ import annotations
+"""Make every participant's personal model in this process, or read it back where the ledger says
+that it is done.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -24,10 +24,17 @@ from tequio.runtimes.workers import Workers
 def mean_of_peers(
     folder: RunFolder, ledger: Ledger, state: PeerState, setup: RunSetup
 ) -> tuple[dict[str, Update], dict[str, Update]]:
-    """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
+    """(the mean of the peers' models, which only a simulation can compute and reports show as
+    shared; each peer's own by name).
+    """
     shared = mean(state.best)
     if ledger.last("shared") is None:
-        body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
+        body = {
+            "round": state.best_round,
+            "alpha": 1.0,
+            "points": [],
+            "digest": digest_update(shared),
+        }
         ledger.append("shared", body | {"disagreement": disagreement(state.best)})
     save(folder, "shared.safetensors", shared)
     return {MAIN: shared}, {m.name: state.best[m.index] for m in setup.run_spec.members}
@@ -41,7 +48,8 @@ def personal_models(
     workers: Workers,
     watch: Watch,
 ) -> dict[str, tuple[Update, Update]]:
-    """(delivered, local) of every participant; made, or read back where the ledger says that they are done.
+    """(delivered, local) of every participant; made, or read back where the ledger says that they
+    are done.
 
     shared: by participant; peers have a model each.
     """
@@ -52,7 +60,14 @@ def personal_models(
     moved = mover(watch, "personal")
     jobs = {
         node.name: workers.submit(
-            partial(_personalised, places, node.name, shared[node.name], allowed.get(node.name, {}), moved)
+            partial(
+                _personalised,
+                places,
+                node.name,
+                shared[node.name],
+                allowed.get(node.name, {}),
+                moved,
+            )
         )
         for node in nodes
         if node.name not in recorded
@@ -62,8 +77,12 @@ def personal_models(
         if node.name in recorded:
             body = recorded[node.name]
             models[node.name] = (
-                read_model(folder, f"participants/{node.name}/personal.safetensors", body["digest"]),
-                read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
+                read_model(
+                    folder, f"participants/{node.name}/personal.safetensors", body["digest"]
+                ),
+                read_model(
+                    folder, f"participants/{node.name}/local.safetensors", body["local_digest"]
+                ),
             )
             continue
         result = jobs.pop(node.name).result()
@@ -74,7 +93,12 @@ def personal_models(
 
 
 def _personalised(
-    places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], moved: Moved, worker: int
+    places: WorkerSetups,
+    name: str,
+    shared: Update,
+    allowed: Mapping[str, float],
+    moved: Moved,
+    worker: int,
 ) -> Personal:
     group = places[worker].group_of(name)
     node = next(node for node in group.participants if node.name == name)

@@ -1,6 +1,6 @@
-"""A pilot: one round and short personal models foretell, for each participant, whether joining will pay."""
-
-from __future__ import annotations
+"""A pilot: one round and short personal models foretell, for each participant, whether joining will
+pay.
+"""
 
 import tempfile
 from pathlib import Path
@@ -18,8 +18,10 @@ ROUNDS = 1
 def run_pilot(config: Federation, watch: Watch = silent) -> list[dict[str, Any]]:
     """Return one row per participant, as `foretold` makes it.
 
-    The whole pipeline runs with one round in a folder that is deleted. The model trained alone gets the steps that the run
-    will give it: that is what joining has to beat. Only validation data are looked at for the forecast, so the test data
+    The whole pipeline runs with one round in a folder that is deleted. The model trained alone gets
+    the steps that the run
+    will give it: that is what joining has to beat. Only validation data are looked at for the
+        forecast, so the test data
     stay unseen by any decision.
     """
     first = 0 if config.centre is None else config.centre.first

@@ -3,8 +3,6 @@
 A run cut off anywhere goes on from the last commit with the same result.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -75,9 +73,12 @@ def start(
     source: tuple[Path, int | None] | None = None,
     alone_rounds: int = 1,
 ) -> Outcome:
-    """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked.
+    """Begin a run in the new folder `out` and bring it to its end.
 
-    workers: how many participants work side by side, as `choose_workers` reads it; the result does not depend on it.
+    Nothing is written before all input is checked.
+
+    workers: how many participants work side by side, as `choose_workers` reads it; the result does
+        not depend on it.
     source: the federation.toml from which `config` was read, and the seed that replaced its own.
     alone_rounds: of a pilot of one round, how many rounds' steps the models trained alone get.
     """
@@ -109,7 +110,9 @@ def _show_notes(setup: RunSetup, watch: Watch) -> None:
 
 
 def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
-    """Raises RunError, with the command that goes on, for a record that `tequio run` did not begin."""
+    """Raises RunError, with the command that goes on, for a record that `tequio run` did not
+    begin.
+    """
     if recorded.get("simulation") is not False:
         return
     facts, named = recorded.get("facts"), network_command(run) or network_command(run.resolve())
@@ -119,30 +122,42 @@ def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
     raise refusal(RunError, "record-of-network", run=run, command=named or usual)
 
 
-def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_recorded: bool = False) -> Outcome:
+def resume(
+    out: Path, watch: Watch = silent, workers: int | None = None, as_recorded: bool = False
+) -> Outcome:
     """Resume a run that was cut off, with any number of workers.
 
     as_recorded: the configuration in the record counts, whatever its federation.toml says by now.
-    Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began, or it is another
-    command's.
+    Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed
+    since it began, or it is another command's.
     """
     folder = RunFolder.open(out)
     with folder.lock(), unbroken(folder) as ledger:
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:
-            watch("note", "This run is finished: nothing was added, and later edits of its files do not count.", 1, 1)
+            watch(
+                "note",
+                "This run is finished: nothing was added, and later edits of its files do not "
+                "count.",
+                1,
+                1,
+            )
             return Outcome(folder.path, ended.body)
         _check_begun_here(folder.path, recorded)
         watch("prepare", "reading data and base model", 0, 1)
-        speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
+        speeds = {
+            row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]
+        }
         config = config_from_header(recorded, folder.ledger_path)
         if not as_recorded:
             check_unedited(folder.path, config)
         algorithm = check_pieces(config)
         count = choose_workers(config, algorithm, workers, recorded.get("threads"))
         bases = recorded_bases(recorded)
-        setup = build(config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm)
+        setup = build(
+            config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm
+        )
         rule = recorded_rule(recorded)
         setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)
@@ -154,11 +169,18 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
 def _changed_settings(setup: RunSetup, change: Callable[[Settings], Settings]) -> RunSetup:
     """The same setup, with other settings of personal models."""
     settings = {name: change(each) for name, each in setup.settings.items()}
-    return replace(setup, settings=settings, others=tuple(_changed_settings(other, change) for other in setup.others))
+    return replace(
+        setup,
+        settings=settings,
+        others=tuple(_changed_settings(other, change) for other in setup.others),
+    )
 
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:
-    """Salted commitments to each participant's data. The salt stays in the participant's folder: without it they tell nothing."""
+    """Salted commitments to each participant's data.
+
+    The salt stays in the participant's folder: without it they tell nothing.
+    """
     out: dict[str, str] = {}
     for name, data_digest in setup.data_digests.items():
         salt = secrets.token_hex(16)
@@ -178,7 +200,12 @@ def _changed_data(folder: RunFolder, setup: RunSetup, recorded: Mapping[str, str
 
 
 def _drive(
-    folder: RunFolder, ledger: Ledger, setup: RunSetup, count: int, counterfactuals: bool, watch: Watch
+    folder: RunFolder,
+    ledger: Ledger,
+    setup: RunSetup,
+    count: int,
+    counterfactuals: bool,
+    watch: Watch,
 ) -> Outcome:
     setup = _remembering(folder, setup)
     places = side_by_side(setup, count)
@@ -189,14 +216,20 @@ def _drive(
         shared, own = mean_of_peers(folder, ledger, state, setup)
     else:
         shared = shared_models(folder, ledger, state, places, watch)
-        own = {node.name: shared[group.name] for group in setup.groups for node in group.participants}
+        own = {
+            node.name: shared[group.name] for group in setup.groups for node in group.participants
+        }
     with Workers(len(places)) as workers:
         central: Job[tuple[Update, dict[str, Any]]] | None = None
-        if counterfactuals and ledger.last("pooled") is None:  # the longest piece of work, so it begins first
+        if (
+            counterfactuals and ledger.last("pooled") is None
+        ):  # the longest piece of work, so it begins first
             central = workers.submit(lambda k: pooled(places[k], mover(watch, "counterfactuals")))
         models = personal_models(folder, ledger, places, own, workers, watch)
         if counterfactuals:
-            run_counterfactuals(folder, ledger, places, shared[MAIN], models, workers, central, watch)
+            run_counterfactuals(
+                folder, ledger, places, shared[MAIN], models, workers, central, watch
+            )
         if ledger.last("general") is None:
             watch("general", "public slices", 0, 1)
             ledger.append("general", general(places, shared, workers))
@@ -205,7 +238,10 @@ def _drive(
 
 def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
     """Optimizer steps of each stage, at most."""
-    rounds = sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
+    rounds = (
+        sum(m.steps for group in setup.groups for m in group.run_spec.roster(1))
+        * setup.run_spec.rounds
+    )
     steps: dict[str, float] = {"rounds": rounds}
     steps["personal"] = sum(s.steps for group in setup.groups for s in group.settings.values())
     if counterfactuals:
@@ -216,7 +252,10 @@ def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
 
 def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
     """Every node with its memory and its account book in the run's folder."""
-    under = {node.name: base_file(setup.name, f"participants/{node.name}") for node in setup.nodes.values()}
+    under = {
+        node.name: base_file(setup.name, f"participants/{node.name}")
+        for node in setup.nodes.values()
+    }
     nodes = {
         i: replace(
             node,
@@ -225,19 +264,27 @@ def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
         )
         for i, node in setup.nodes.items()
     }
-    return replace(setup, nodes=nodes, others=tuple(_remembering(folder, other) for other in setup.others))
+    return replace(
+        setup, nodes=nodes, others=tuple(_remembering(folder, other) for other in setup.others)
+    )
 
 
 def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
-    """With [shift]: what comes after the rounds counts at the simulated hour in which they ended."""
+    """With [shift]: what comes after the rounds counts at the simulated hour in which they
+    ended.
+    """
     if setup.shift is None:
         return setup
     hour = gone_on(setup.shift, ledger).hour
     nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()}
-    return replace(setup, nodes=nodes, meter=setup.meter.at(hour), run_spec=replace(setup.run_spec, after=hour))
+    return replace(
+        setup, nodes=nodes, meter=setup.meter.at(hour), run_spec=replace(setup.run_spec, after=hour)
+    )
 
 
-def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch) -> States | PeerState:
+def _rounds(
+    ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch
+) -> States | PeerState:
     rounds = setup.run_spec.rounds
     members = sum(len(group.run_spec.roster(1)) for group in setup.groups)
     done = {"round": 0, "trained": 0}
@@ -271,7 +318,9 @@ def _made(
     """What is known after each committed round: the states by base, or the peers'."""
     runtime = embedded_runtime(places, MAIN, report_task)
     if setup.peers is not None:
-        for peers, _ in federate(peer_rounds(setup.run_spec, setup.peers, runtime), ledger, setup.meter):
+        for peers, _ in federate(
+            peer_rounds(setup.run_spec, setup.peers, runtime), ledger, setup.meter
+        ):
             yield peers
         return
     if not setup.others and setup.distillation is None:
@@ -279,10 +328,15 @@ def _made(
         shift = None if setup.shift is None else gone_on(setup.shift, ledger)
         limits = StarLimits(tracker, shift)
         way = partial(run_round, gather=runtime.gather) if isinstance(runtime, SumRounds) else None
-        for state, _ in federate(star(setup.run_spec, runtime, way), ledger, setup.meter, limits=limits):
+        for state, _ in federate(
+            star(setup.run_spec, runtime, way), ledger, setup.meter, limits=limits
+        ):
             yield {MAIN: state}
         return
-    groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]
+    groups = [
+        Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public)
+        for g in setup.groups
+    ]
     for states, _ in federate(group_rounds(groups, setup.distillation), ledger, setup.meter):
         yield states
 

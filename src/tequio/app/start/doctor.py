@@ -1,6 +1,6 @@
-"""Check a machine for what Tequio needs (`tequio doctor`). torch comes last, in a process of its own."""
-
-from __future__ import annotations
+"""Check a machine for what Tequio needs (`tequio doctor`). torch comes last, in a process of
+its own.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -29,8 +29,23 @@ from tequio.config.cache import cache_folder
 GIB = 2**30
 DISK = (0.2, 2.0)  # GiB free: below the first a check fails, below the second it warns
 MEMORY = (0.7, 2.0)
-EXTRAS = {"gguf": "gguf", "parquet": "pyarrow", "xlsx": "openpyxl", "flower": "flwr", "gpu": "pynvml"}
-NEEDED = ("transformers", "safetensors", "pydantic", "typer", "rich", "numpy", "psutil", "zstandard")
+EXTRAS = {
+    "gguf": "gguf",
+    "parquet": "pyarrow",
+    "xlsx": "openpyxl",
+    "flower": "flwr",
+    "gpu": "pynvml",
+}
+NEEDED = (
+    "transformers",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "rich",
+    "numpy",
+    "psutil",
+    "zstandard",
+)
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 PROBE = """
 import json, torch
@@ -58,7 +73,9 @@ class Check:
 
 
 def examine(folder: Path, python: str = sys.executable) -> Iterator[Check]:
-    """Yield every check. folder: where runs would be written; python: the one whose torch is tried."""
+    """Yield every check. folder: where runs would be written; python: the one whose torch is
+    tried.
+    """
     parts: tuple[Callable[[], Check], ...] = (
         check_python,
         check_packages,
@@ -79,7 +96,10 @@ def examine(folder: Path, python: str = sys.executable) -> Iterator[Check]:
 
 def check_python() -> Check:
     """Say which Python and which Tequio run (an older Python than 3.11 cannot install it)."""
-    found = f"Python {platform.python_version()}, Tequio {tequio.__version__}, {platform.system()} {platform.machine()}"
+    found = (
+        f"Python {platform.python_version()}, Tequio {tequio.__version__}, "
+        f"{platform.system()} {platform.machine()}"
+    )
     return Check("python", "ok", found)
 
 
@@ -92,8 +112,17 @@ def check_packages() -> Check:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Check("packages", "fail", f"not installed: {', '.join(missing)}", "Install Tequio again with pip.")
-    return Check("packages", "ok", f"transformers {importlib.metadata.version('transformers')}, and all others")
+        return Check(
+            "packages",
+            "fail",
+            f"not installed: {', '.join(missing)}",
+            "Install Tequio again with pip.",
+        )
+    return Check(
+        "packages",
+        "ok",
+        f"transformers {importlib.metadata.version('transformers')}, and all others",
+    )
 
 
 def check_extras() -> Check:
@@ -104,39 +133,66 @@ def check_extras() -> Check:
     if not missing:
         return Check("extras", "ok", found)
     more = f"; not installed: {', '.join(missing)}"
-    return Check("extras", "ok", found + more, f'If you need one: pip install "tequio[{missing[0]}]"')
+    return Check(
+        "extras", "ok", found + more, f'If you need one: pip install "tequio[{missing[0]}]"'
+    )
 
 
 def check_text() -> Check:
     """Check that the terminal shows accents and other signs."""
     encoding = (getattr(sys.stdout, "encoding", None) or locale.getpreferredencoding(False)).lower()
     if encoding.replace("-", "") != "utf8":
-        return Check("terminal", "warning", f"writes {encoding}, not UTF-8", "Set LANG=C.UTF-8 or PYTHONUTF8=1.")
+        return Check(
+            "terminal",
+            "warning",
+            f"writes {encoding}, not UTF-8",
+            "Set LANG=C.UTF-8 or PYTHONUTF8=1.",
+        )
     return Check("terminal", "ok", "UTF-8")
 
 
 def check_clock(now: float | None = None) -> Check:
-    """Check that the clock is not before the package's files; more cannot be known without a network."""
+    """Check that the clock is not before the package's files; more cannot be known without a
+    network.
+    """
     now = time.time() if now is None else now
     written = Path(tequio.__file__).stat().st_mtime
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if now < written - 86_400:
         why = f"{shown}, before Tequio's own files were written"
-        return Check("clock", "fail", why, "Set the clock: with a wrong one certificates are not valid.")
-    return Check("clock", "ok", f"{shown}; compare it with another clock, for an offset cannot be seen from here")
+        return Check(
+            "clock", "fail", why, "Set the clock: with a wrong one certificates are not valid."
+        )
+    return Check(
+        "clock",
+        "ok",
+        f"{shown}; compare it with another clock, for an offset cannot be seen from here",
+    )
 
 
 def check_cores(root: Path = Path("/sys/fs/cgroup")) -> Check:
     """Say how many cores may be used, and whether something holds threads down."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     found = f"{cores} of {os.cpu_count() or cores} cores"
     quota = _quota(root)
     if quota is not None and quota < cores:
         what = f"{found}; the container may use {quota:g} of them"
-        return Check("cores", "warning", what, f"Run with --threads {max(1, int(quota))}, or raise the limit.")
+        return Check(
+            "cores",
+            "warning",
+            what,
+            f"Run with --threads {max(1, int(quota))}, or raise the limit.",
+        )
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) < cores:
-        return Check("cores", "warning", f"{found}; OMP_NUM_THREADS={asked}", "Unset OMP_NUM_THREADS to use all.")
+        return Check(
+            "cores",
+            "warning",
+            f"{found}; OMP_NUM_THREADS={asked}",
+            "Unset OMP_NUM_THREADS to use all.",
+        )
     return Check("cores", "ok", found)
 
 
@@ -154,12 +210,19 @@ def check_memory() -> Check:
 
     free, installed = available_bytes(None) / GIB, installed_bytes() / GIB
     total = psutil.virtual_memory().total / GIB
-    limit = f" (the container's limit; the machine has {total:.1f})" if installed < 0.99 * total else ""
+    limit = (
+        f" (the container's limit; the machine has {total:.1f})" if installed < 0.99 * total else ""
+    )
     found = f"{free:.1f} GiB free of {installed:.1f} GiB{limit}"
-    return Check("memory", *_level(free, MEMORY, found, "Close other programs, or raise the container's limit."))
+    return Check(
+        "memory",
+        *_level(free, MEMORY, found, "Close other programs, or raise the container's limit."),
+    )
 
 
-def _level(value: float, limits: tuple[float, float], found: str, remedy: str) -> tuple[Status, str, str]:
+def _level(
+    value: float, limits: tuple[float, float], found: str, remedy: str
+) -> tuple[Status, str, str]:
     if value < limits[0]:
         return "fail", found, remedy
     return ("warning", found, remedy) if value < limits[1] else ("ok", found, "")
@@ -182,13 +245,19 @@ def check_folder(name: str, folder: Path, remedy: str) -> Check:
 
 def check_proxy() -> Check:
     """Say whether a proxy stands between this machine and others, without its password."""
-    named = {name: value for name in PROXIES if (value := os.environ.get(name) or os.environ.get(name.lower()))}
+    named = {
+        name: value
+        for name in PROXIES
+        if (value := os.environ.get(name) or os.environ.get(name.lower()))
+    }
     if not named:
         return Check("proxy", "ok", "none is set")
     shown = ", ".join(f"{name} = {_host(value)}" for name, value in named.items())
     without = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     remedy = "If the coordinator is inside your network, add its name to NO_PROXY."
-    return Check("proxy", "warning", f"{shown}; NO_PROXY is {'set' if without else 'not set'}", remedy)
+    return Check(
+        "proxy", "warning", f"{shown}; NO_PROXY is {'set' if without else 'not set'}", remedy
+    )
 
 
 def _host(address: str) -> str:
@@ -208,17 +277,29 @@ def check_ports() -> Check:
             client.settimeout(5)
             client.connect(server.getsockname())
     except OSError as error:
-        remedy = "A federation on this machine alone works; to join others, allow connections to 127.0.0.1."
-        return Check("ports", "fail", f"127.0.0.1 cannot be reached ({error.strerror or error})", remedy)
+        remedy = (
+            "A federation on this machine alone works; to join others, allow connections to "
+            "127.0.0.1."
+        )
+        return Check(
+            "ports", "fail", f"127.0.0.1 cannot be reached ({error.strerror or error})", remedy
+        )
     return Check("ports", "ok", "a program can listen on 127.0.0.1")
 
 
 def check_torch(python: str) -> Iterator[Check]:
     """Try torch in a process of its own, so that a broken one costs one line."""
-    remedy = "Install it again: pip install --force-reinstall torch (pytorch.org names the build for your machine)."
+    remedy = (
+        "Install it again: pip install --force-reinstall torch (pytorch.org names the build "
+        "for your machine)."
+    )
     try:
-        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=300, check=False)
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
+        done = subprocess.run(
+            [python, "-c", PROBE], capture_output=True, text=True, timeout=300, check=False
+        )
+        found: dict[str, Any] = (
+            json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
+        )
     except subprocess.TimeoutExpired:
         yield Check("torch", "fail", "it did not answer within 5 min", remedy)
         return

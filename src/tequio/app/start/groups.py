@@ -1,6 +1,6 @@
-"""Split one table among participants by a column, into files below the new folder (`--by COLUMN`)."""
-
-from __future__ import annotations
+"""Split one table among participants by a column, into files below the new folder (`--by
+COLUMN`).
+"""
 
 import json
 import os
@@ -24,7 +24,9 @@ from tequio.participant.reading.wanted import Wanted
 MOST = 100  # participants
 
 
-def rows_by(path: Any, column: str, shape: Shape, labels: tuple[str, ...]) -> tuple[dict[str, list[Example]], int]:
+def rows_by(
+    path: Any, column: str, shape: Shape, labels: tuple[str, ...]
+) -> tuple[dict[str, list[Example]], int]:
     """Return the usable rows by participant, and how many rows name none. Raises DataError."""
     wanted = Wanted(shape.kind, shape.columns, Labels(labels))
     groups: dict[str, list[Example]] = {}
@@ -40,12 +42,16 @@ def rows_by(path: Any, column: str, shape: Shape, labels: tuple[str, ...]) -> tu
             if is_missing(value) or not isinstance(value, str | int):
                 nobody += 1
                 continue
-            made = _example(row, plans, wanted, opened.classes, opened.source, f"{opened.unit} {place}")
+            made = _example(
+                row, plans, wanted, opened.classes, opened.source, f"{opened.unit} {place}"
+            )
             if made is None:
                 continue
             name = plain_name(str(value)[:LABEL_LENGTH])
             if spelled.setdefault(name.casefold(), name) not in groups and len(groups) == MOST:
-                raise refusal(DataError, "too-many-owners", file=opened.source.at(), column=column, most=MOST)
+                raise refusal(
+                    DataError, "too-many-owners", file=opened.source.at(), column=column, most=MOST
+                )
             groups.setdefault(spelled[name.casefold()], []).append(made)
     if not groups:
         raise refusal(DataError, "no-owner", column=column, rows=nobody)
@@ -66,7 +72,9 @@ def _example(
             plans[names] = plan_for(names, wanted, ())
         return example(row, plans[names], wanted, classes)[0]
     except Missing as error:
-        raise refusal(DataError, "column-missing", file=source.at(place), column=error.column) from None
+        raise refusal(
+            DataError, "column-missing", file=source.at(place), column=error.column
+        ) from None
     except BadRow as error:
         raise error.at(source.at(place)) from None
 
@@ -94,7 +102,10 @@ def _row(made: Example) -> dict[str, Any]:
 def participants_of(groups: Mapping[str, list[Example]], shape: Shape) -> tuple[Participant, ...]:
     """Return the participants that the groups make, counted."""
     own = Shape(shape.kind, Columns(), Options(), shape.opened)
-    people = tuple(Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows)) for name, rows in groups.items())
+    people = tuple(
+        Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows))
+        for name, rows in groups.items()
+    )
     for person in people:
         person.count(groups[person.name])
     return people

@@ -1,7 +1,5 @@
 """Find the labels of all participants by reading their column of labels."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +39,8 @@ class _Value:
 def labels_of(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ...]:
     """Return the labels of all participants, each in its commonest spelling.
 
-    Raises DataError where the values are no classes, naming the column or the place, without any value.
+    Raises DataError where the values are no classes, naming the column or the place, without any
+    value.
     """
     values: dict[str, _Value] = {}
     for name, paths, shape in participants:
@@ -54,8 +53,17 @@ def labels_of(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ..
     found = {"no-classes": len(values) > min(MANY, max(2, rows // 2)), "one-value": len(values) < 2}
     refuse_first(DataError, found, column=column, count=len(values), rows=rows)
     for value in values.values():
-        if rows >= ENOUGH and value.spellings.total() == 1 and len(value.commonest().split()) >= SEVERAL:
-            raise refusal(DataError, "label-like-a-text", file=value.source.at(value.place), column=value.column)
+        if (
+            rows >= ENOUGH
+            and value.spellings.total() == 1
+            and len(value.commonest().split()) >= SEVERAL
+        ):
+            raise refusal(
+                DataError,
+                "label-like-a-text",
+                file=value.source.at(value.place),
+                column=value.column,
+            )
     return tuple(sorted((value.commonest() for value in values.values()), key=_order))
 
 
@@ -81,7 +89,9 @@ def _count(source: Source, shape: Shape, values: dict[str, _Value]) -> None:
             raise refusal(DataError, "several-labels", file=source.at(place), column=shown)
         spelling = value.strip() if isinstance(value, str) else form_of(value)
         if len(spelling) > LABEL_LENGTH or not spelling.isprintable():
-            raise refusal(DataError, "label-unfit", file=source.at(place), column=shown, most=LABEL_LENGTH)
+            raise refusal(
+                DataError, "label-unfit", file=source.at(place), column=shown, most=LABEL_LENGTH
+            )
         values.setdefault(form_of(value), _Value(source, place, shown)).spellings[spelling] += 1
 
 
@@ -97,7 +107,9 @@ def _merge_truth(values: dict[str, _Value]) -> None:
 
 
 def words_of(labels: Sequence[str]) -> Mapping[str, str]:
-    """Return a description of each label for the start of the head, or none where labels are codes."""
+    """Return a description of each label for the start of the head, or none where labels are
+    codes.
+    """
     plain = {label: " ".join(label.replace("_", " ").replace("-", " ").split()) for label in labels}
     letters = all(sum(c.isalpha() for c in words) >= 3 for words in plain.values())
     return plain if letters else {}

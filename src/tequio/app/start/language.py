@@ -1,9 +1,9 @@
-"""Guess the language of texts by their commonest words: English, Spanish, Portuguese, French, German, Italian.
+"""Guess the language of texts by their commonest words:
+
+English, Spanish, Portuguese, French, German, Italian.
 
 It says nothing rather than something doubtful: another language, or too few words, gives None.
 """
-
-from __future__ import annotations
 
 import re
 from collections import Counter

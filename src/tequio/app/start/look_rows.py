@@ -1,6 +1,6 @@
-"""Show rows of a file on the owner's own screen, because they asked for it (`tequio data look --show N`)."""
-
-from __future__ import annotations
+"""Show rows of a file on the owner's own screen, because they asked for it (`tequio data look
+--show N`).
+"""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """Names of participants and federations from names of files and folders."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""From files to a federation ready to run: `look`, then `tequio.app.start.proposal.propose`, then `write`."""
+"""From files to a federation ready to run:
 
-from __future__ import annotations
+`look`, then `tequio.app.start.proposal.propose`, then `write`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def look(
     options: Options | None = None,
     task: Kind | None = None,
 ) -> Look:
-    """Read the files and count what is in them; one participant per file, or per value of column `by`.
+    """Read the files and count what is in them; one participant per file, or per value of
+    column `by`.
 
     A single folder or pattern means each of its files. Raises DataError naming the file.
     """
@@ -67,13 +69,20 @@ def look(
     if by is None:
         return Look(found, {})
     groups, without = rows_by(paths[0], by, shapes[0][2], found.labels)
-    return Look(survey_of(found.kind, found.labels, participants_of(groups, shapes[0][2])), groups, without)
+    return Look(
+        survey_of(found.kind, found.labels, participants_of(groups, shapes[0][2])), groups, without
+    )
 
 
 def new_folder(out: Path | None, name: str) -> Path:
-    """Return the folder to write: `out`, or the first of NAME, NAME-2, ... that is not there. Raises ConfigError."""
+    """Return the folder to write: `out`, or the first of NAME, NAME-2, ... that is not there.
+
+    Raises ConfigError.
+    """
     if out is None:
-        candidates = (Path(name if number == 1 else f"{name}-{number}") for number in range(1, MOST_FOLDERS))
+        candidates = (
+            Path(name if number == 1 else f"{name}-{number}") for number in range(1, MOST_FOLDERS)
+        )
         out = next((path for path in candidates if not path.exists()), Path(name))
     if (out / "federation.toml").exists():
         raise refusal(ConfigError, "folder-written-before", path=str(out / "federation.toml"))
@@ -81,22 +90,33 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def check(proposal: Any, folder: Path) -> dict[str, dict[str, int]]:
-    """Return the texts of each split by participant. Raises DataError where a participant has too few."""
+    """Return the texts of each split by participant.
+
+    Raises DataError where a participant has too few.
+    """
     from tequio.app.assembly.context import read_splits
     from tequio.config import Federation, ParticipantFile, validated
 
     config = validated(
-        {**proposal.federation, "participants": [{"name": p["name"]} for p in proposal.participants]},
+        {
+            **proposal.federation,
+            "participants": [{"name": p["name"]} for p in proposal.participants],
+        },
         Federation,
         folder / "federation.toml",
     )
     own = folder / "participants"
-    files = (validated(person, ParticipantFile, own / f"{person['name']}.toml") for person in proposal.participants)
+    files = (
+        validated(person, ParticipantFile, own / f"{person['name']}.toml")
+        for person in proposal.participants
+    )
     return {file.name: read_splits(config, file).facts()["counts"] for file in files}
 
 
 def write(proposal: Any, seen: Look, folder: Path) -> Path:
-    """Write the files of a proposal, and the rows by participant where a column splits them; return federation.toml."""
+    """Write the files of a proposal, and the rows by participant where a column splits them; return
+    federation.toml.
+    """
     from tequio.app.start.proposal import with_files
     from tequio.config.templates import write_federation
 
@@ -106,5 +126,7 @@ def write(proposal: Any, seen: Look, folder: Path) -> Path:
         except FileExistsError:
             raise refusal(ConfigError, "data-folder-in-use", path=str(folder / "data")) from None
         except OSError as error:
-            raise refusal(ResourceError, "folder-unwritable", path=str(folder), error=error.strerror) from None
+            raise refusal(
+                ResourceError, "folder-unwritable", path=str(folder), error=error.strerror
+            ) from None
     return write_federation(folder, proposal.federation, proposal.participants)

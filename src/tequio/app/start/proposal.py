@@ -1,6 +1,6 @@
-"""Propose a federation for what was found and for this machine: base, sizes of texts, rounds, caps."""
-
-from __future__ import annotations
+"""Propose a federation for what was found and for this machine: base, sizes of texts, rounds,
+caps.
+"""
 
 import math
 import os
@@ -18,15 +18,27 @@ from tequio.core.errors import ResourceError
 from tequio.core.texts.words import refusal
 
 MODULES = "attention"  # the layers of every family that are adapted
-# Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of CPU (MiniLM, three
+# Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of
+# CPU (MiniLM, three
 # tables of 120 rows), 1.2e13 took 128 s (SmolLM2-135M).
 WORK = 1.2e13
-LENGTHS = (32, 64, 128, 256)  # tokens of a text, of which the smallest that holds nearly all is taken
+LENGTHS = (
+    32,
+    64,
+    128,
+    256,
+)  # tokens of a text, of which the smallest that holds nearly all is taken
 HOLDS = 0.95
 LEAST = 16  # training texts of a participant that a cap leaves at least
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "classification": {
-        "train": {"rounds": 4, "local_epochs": 1.5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1},
+        "train": {
+            "rounds": 4,
+            "local_epochs": 1.5,
+            "batch_size": 8,
+            "learning_rate": 6e-3,
+            "final_rate": 0.1,
+        },
         "personal": {
             "local_rates": [2e-3],
             "private_rates": [1e-3],
@@ -36,7 +48,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         },
     },
     "causal": {
-        "train": {"rounds": 3, "local_epochs": 1.0, "batch_size": 4, "learning_rate": 1e-2, "final_rate": 0.3},
+        "train": {
+            "rounds": 3,
+            "local_epochs": 1.0,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "final_rate": 0.3,
+        },
         "personal": {
             "local_rates": [1e-2],
             "private_rates": [1e-2],
@@ -79,23 +97,34 @@ class Proposal:
             "memory_gib": round(self.memory_gib, 2),
             "available_gib": round(self.available_gib, 2),
             "texts_cut_share": dict(self.cut),
-            "training_texts_capped": {n: {"used": used, "of": of} for n, (used, of) in self.caps.items()},
+            "training_texts_capped": {
+                n: {"used": used, "of": of} for n, (used, of) in self.caps.items()
+            },
             "notes": list(self.notes),
         }
 
 
 def choose_base(kind: str, asked: str | None) -> tuple[str, str]:
-    """Return the base model and its licence: as asked, else the small one that the demos use, fetched once."""
+    """Return the base model and its licence: as asked, else the small one that the demos use,
+    fetched once.
+    """
     if asked is not None:
         local = os.path.abspath(os.path.expanduser(asked))
         return (local if os.path.exists(local) else asked), "not stated"
     from tequio.app.demos.fetch import minilm, smollm2
 
-    return str(minilm(cache_folder()) if kind == "classification" else smollm2(cache_folder())), "Apache-2.0"
+    return str(
+        minilm(cache_folder()) if kind == "classification" else smollm2(cache_folder())
+    ), "Apache-2.0"
 
 
-def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None = None, seed: int = 0) -> Proposal:
-    """Make the proposal. Raises BaseModelError for a base that cannot be used, ResourceError where memory is too small."""
+def propose(
+    found: Survey, name: str, base: tuple[str, str], rounds: int | None = None, seed: int = 0
+) -> Proposal:
+    """Make the proposal.
+
+    Raises BaseModelError for a base that cannot be used, ResourceError where memory is too small.
+    """
     from tequio.participant.base import best_dtype, model_shape
     from tequio.participant.lengths import position_limit, token_lengths
 
@@ -123,14 +152,21 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
     federation, needed, available = _fitted(federation, [p.name for p in found.participants])
     tokens = federation["task"]["max_tokens"]
     caps = _caps(found, lengths, federation, products)
-    foreign = sorted({p.language for p in found.participants if p.language and p.language != "English"})
+    foreign = sorted(
+        {p.language for p in found.participants if p.language and p.language != "English"}
+    )
     notes = []
     if foreign and found.kind == "classification" and not licence.startswith("not"):
         texts = " and ".join(foreign)
-        notes.append(f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model.")
+        notes.append(
+            f"The base knows English; the texts are in {texts}. Consider --base with a "
+            "multilingual model."
+        )
     cut = {p.name: _cut(p, lengths[p.name], tokens) for p in found.participants}
     people = tuple(_file(p, caps.get(p.name)) for p in found.participants)
-    return Proposal(federation, people, model, needed / 2**30, available / 2**30, cut, caps, tuple(notes))
+    return Proposal(
+        federation, people, model, needed / 2**30, available / 2**30, cut, caps, tuple(notes)
+    )
 
 
 def _nothing(person: Participant) -> Exception:
@@ -147,9 +183,13 @@ def _max_tokens(kind: str, lengths: Sequence[int]) -> int:
 
 
 def _cut(person: Participant, lengths: Sequence[int], most: int) -> float:
-    """Return the share of texts that lose their end; a text without label or response is split instead."""
+    """Return the share of texts that lose their end; a text without label or response is split
+    instead.
+    """
     lose = [e.label is not None or e.response is not None for e in person.sample]
-    return round(sum(n > most and cut for n, cut in zip(lengths, lose, strict=True)) / len(lengths), 4)
+    return round(
+        sum(n > most and cut for n, cut in zip(lengths, lose, strict=True)) / len(lengths), 4
+    )
 
 
 def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], int, int]:
@@ -176,7 +216,10 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
 
 
 def _caps(
-    found: Survey, lengths: Mapping[str, Sequence[int]], federation: Mapping[str, Any], products: int
+    found: Survey,
+    lengths: Mapping[str, Sequence[int]],
+    federation: Mapping[str, Any],
+    products: int,
 ) -> dict[str, tuple[int, int]]:
     """Return participant -> (training texts to use, of how many) where a cap keeps the run short.
 
@@ -184,9 +227,13 @@ def _caps(
     epoch of the rounds, as often by the model trained alone, and by the private adapter.
     """
     train, personal = federation["train"], federation["personal"]
-    alone = len(personal["local_rates"]) * (train["rounds"] * train["local_epochs"] + personal["private_epochs"])
+    alone = len(personal["local_rates"]) * (
+        train["rounds"] * train["local_epochs"] + personal["private_epochs"]
+    )
     epochs = (
-        train["rounds"] * train["local_epochs"] + alone + len(personal["private_rates"]) * personal["private_epochs"]
+        train["rounds"] * train["local_epochs"]
+        + alone
+        + len(personal["private_rates"]) * personal["private_epochs"]
     )
     each = WORK / len(found.participants)
     out = {}
@@ -203,7 +250,11 @@ def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
     path = str(person.paths) if isinstance(person.paths, Path) else [str(p) for p in person.paths]
     data: dict[str, Any] = {"path": path, **person.shape.data}
     if cap is not None:
-        data |= {"max_train": cap[0], "max_validation": max(LEAST, cap[0] // 2), "max_test": max(LEAST, cap[0])}
+        data |= {
+            "max_train": cap[0],
+            "max_validation": max(LEAST, cap[0] // 2),
+            "max_test": max(LEAST, cap[0]),
+        }
     return {"name": person.name, "data": data}
 
 
@@ -211,7 +262,10 @@ def with_files(proposal: Proposal, files: Mapping[str, Path]) -> Proposal:
     """Return the proposal with each participant's data in the file that was written for it."""
 
     paths = {name: f"../data/{file.name}" for name, file in files.items()}
-    caps = [{key: n for key, n in person["data"].items() if key.startswith("max_")} for person in proposal.participants]
+    caps = [
+        {key: n for key, n in person["data"].items() if key.startswith("max_")}
+        for person in proposal.participants
+    ]
     people = tuple(
         {**person, "data": {"path": paths[person["name"]], **cap}}
         for person, cap in zip(proposal.participants, caps, strict=True)

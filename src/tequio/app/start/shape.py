@@ -1,7 +1,5 @@
 """Find out what a file is for: the kind of task, its columns, and whether it has a header."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,9 +21,14 @@ Row = Mapping[str, Any]
 SAMPLE_ROWS = 1000  # rows by which columns are judged
 LABEL_LENGTH = 60  # characters of a label at most
 FEW = 50  # different values of a column of labels that is found by its values, at most
-_ENGLISH = "site hospital participant client school airline clinic centre center source region country city shop store"
+_ENGLISH = (
+    "site hospital participant client school airline clinic centre center source region "
+    "country city shop store"
+)
 _SPANISH = "sitio escuela clinica clínica centro empresa región país pais"
-GROUPS = frozenset(f"{_ENGLISH} department company organisation organization institution {_SPANISH}".split())
+GROUPS = frozenset(
+    f"{_ENGLISH} department company organisation organization institution {_SPANISH}".split()
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Shape:
     @property
     def data(self) -> dict[str, Any]:
         """Return the keys of [data] that say so; standard names are left out."""
-        keys: dict[str, Any] = {role: name for role, name in self.columns.given().items() if name != role}
+        keys: dict[str, Any] = {
+            role: name for role, name in self.columns.given().items() if name != role
+        }
         if False in (self.opened.form.header, self.options.header):
             keys["header"] = False
         return {**keys, **{k: v for k, v in vars(self.options).items() if v is not None}}
@@ -55,11 +60,15 @@ class Shape:
         if self.opened.genuine or looks_like_name(column) or column.isdigit():
             return repr(column)
         return (
-            f"number {self.opened.names.index(column) + 1}" if column in self.opened.names else "without a plain name"
+            f"number {self.opened.names.index(column) + 1}"
+            if column in self.opened.names
+            else "without a plain name"
         )
 
 
-def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind | None = None) -> Shape:
+def shape_of(
+    path: Any, who: str, given: Columns, options: Options, task: Kind | None = None
+) -> Shape:
     """Look at the first file that `path` means. Raises DataError that names file and remedy."""
     source = Source(files_of(path, reader_name(who))[0], reader_name(who))
     opened, rows = _opened(source, given, options)
@@ -67,7 +76,9 @@ def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind |
     if unknown := [name for name in given.given().values() if name not in names]:
         why, shown = found(names, opened.genuine or not opened.fixed, opened.shown, ())
         near = nearest(unknown[0], shown)
-        raise refusal(DataError, "data-column-missing", file=source.at(), names=unknown, why=why, nearest=near)
+        raise refusal(
+            DataError, "data-column-missing", file=source.at(), names=unknown, why=why, nearest=near
+        )
     kind = task or _kind(names, rows, given)
     columns = _labelled(source, names, rows, given, opened) if kind == "classification" else given
     headless = opened.form.header is False and options.header is None
@@ -76,7 +87,9 @@ def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind |
 
 
 def _opened(source: Source, given: Columns, options: Options) -> tuple[Opened, list[Row]]:
-    """Open a file; where no name says whether a table has a header, find it by the column of labels."""
+    """Open a file; where no name says whether a table has a header, find it by the column of
+    labels.
+    """
     wanted = Wanted("classification", given)
     try:
         opened = open_file(source, wanted, options)
@@ -94,7 +107,9 @@ def _opened(source: Source, given: Columns, options: Options) -> tuple[Opened, l
 
 
 def _is_table(source: Source, wanted: Wanted, options: Options) -> bool:
-    """Return whether a plain text has rows of several fields without a header, among them a label."""
+    """Return whether a plain text has rows of several fields without a header, among them a
+    label.
+    """
     try:
         bare = open_file(source, wanted, replace(options, header=False))
     except DataError:
@@ -116,7 +131,9 @@ def _values(name: str, rows: Sequence[Row]) -> set[str]:
     return {form for row in rows if (form := _form(row.get(name)))}
 
 
-def label_columns(names: Sequence[str], rows: Sequence[Row], taken: Collection[str] = ()) -> list[str]:
+def label_columns(
+    names: Sequence[str], rows: Sequence[Row], taken: Collection[str] = ()
+) -> list[str]:
     """Return the columns whose values look like classes: few, short, and each several times."""
     return [name for name in names if name not in taken and _is_classes(name, rows)]
 
@@ -134,12 +151,16 @@ def _is_classes(name: str, rows: Sequence[Row]) -> bool:
 
 def _kind(names: Sequence[str], rows: Sequence[Row], given: Columns) -> Kind:
     """Choose the task that the columns suggest."""
-    if given.label or (given.text and (usual("label", names) or label_columns(names, rows, {given.text}))):
+    if given.label or (
+        given.text and (usual("label", names) or label_columns(names, rows, {given.text}))
+    ):
         return "classification"
     if given.messages or given.prompt or given.response or given.text:
         return "causal"
     chat = usual("messages", names)
-    if chat and any(isinstance(row.get(chat), list) or str(row.get(chat))[:1] == "[" for row in rows):
+    if chat and any(
+        isinstance(row.get(chat), list) or str(row.get(chat))[:1] == "[" for row in rows
+    ):
         return "causal"
     prompt = usual("prompt", names)
     if prompt and usual("response", names, {prompt}):
@@ -152,7 +173,9 @@ def _kind(names: Sequence[str], rows: Sequence[Row], given: Columns) -> Kind:
     return "classification" if len(names) > 1 and label_columns(others, rows) else "causal"
 
 
-def _labelled(source: Source, names: Sequence[str], rows: Sequence[Row], given: Columns, opened: Opened) -> Columns:
+def _labelled(
+    source: Source, names: Sequence[str], rows: Sequence[Row], given: Columns, opened: Opened
+) -> Columns:
     taken = set(given.given().values())
     label = given.label or usual("label", names, taken)
     if label is None:
@@ -176,12 +199,16 @@ def _which(source: Source, role: str, found: Sequence[str], opened: Opened) -> D
 
 
 def _longest(names: Sequence[str], rows: Sequence[Row]) -> str | None:
-    """Return the column whose different texts are together at least twice as long as those of any other."""
+    """Return the column whose different texts are together at least twice as long as those of any
+    other.
+    """
     texts = {n: {v for row in rows if isinstance(v := row.get(n), str)} for n in names}
     return twice_as_long(names, {n: sum(map(len, values)) for n, values in texts.items()})
 
 
-def _group(names: Sequence[str], rows: Sequence[Row], taken: Collection[str]) -> tuple[str, int] | None:
+def _group(
+    names: Sequence[str], rows: Sequence[Row], taken: Collection[str]
+) -> tuple[str, int] | None:
     """Return a column that may say to which participant a row belongs."""
     for name in names:
         if name.strip().casefold() in GROUPS and name not in taken and looks_like_name(name):

@@ -1,4 +1,7 @@
-"""Read each participant's files, and count what is in them: rows, labels, lengths, duplicates. Without torch."""
+"""Read each participant's files, and count what is in them: rows, labels, lengths, duplicates.
+
+Without torch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ SAMPLED = 400  # texts of a participant that are held, for language and tokens
 
 @dataclass
 class Participant:
-    """Hold what a participant's files hold: counts, and the first texts for what is measured later."""
+    """Hold what a participant's files hold: counts, and the first texts for what is measured
+    later.
+    """
 
     name: str
     paths: Paths
@@ -43,7 +48,10 @@ class Participant:
             key = bytes.fromhex(content_hash(example))[:8]
             if key in self.keys:
                 same = self.keys[key] == example.label
-                self.repeated, self.conflicting = self.repeated + same, self.conflicting + (not same)
+                self.repeated, self.conflicting = (
+                    self.repeated + same,
+                    self.conflicting + (not same),
+                )
             self.keys.setdefault(key, example.label)
             self.characters.append(len(example.text) + len(example.response or ""))
             if example.label is not None:
@@ -88,8 +96,12 @@ class Survey:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Return the labels of two texts or more: one that occurs once may be a mistake, and is not named."""
-        return tuple(label for label in self.labels if sum(p.labels[label] for p in self.participants) > 1)
+        """Return the labels of two texts or more: one that occurs once may be a mistake, and is not
+        named.
+        """
+        return tuple(
+            label for label in self.labels if sum(p.labels[label] for p in self.participants) > 1
+        )
 
     def facts(self, starting: bool = False) -> dict[str, Any]:
         """Return what was found, as plain values."""
@@ -110,35 +122,51 @@ class Survey:
         """
         out = []
         if starting and len(self.participants) == 1:
-            out.append("There is one participant. A federation of one is only local training: join with others.")
+            out.append(
+                "There is one participant. A federation of one is only local training: join with "
+                "others."
+            )
         if len(self.participants) > 1 and {p.name.casefold() for p in self.participants} <= SPLITS:
             what = "The files have names of splits, and each becomes a participant."
             out.append(f"{what} If they belong to one, put them into a folder of its own.")
         if once := len(self.labels) - len(self.named):
             what = f"{once} further labels occur" if once > 1 else "One further label occurs"
-            out.append(f"{what} only once, and cannot be learnt. If this is a mistake, correct it in the file.")
+            out.append(
+                f"{what} only once, and cannot be learnt. If this is a mistake, correct it in the "
+                "file."
+            )
         if self.shared_texts:
             out.append(f"{self.shared_texts} different texts occur at more than one participant.")
         for person in self.participants:
             if person.conflicting:
-                out.append(f"{person.name}: {person.conflicting} texts with two different labels will be left out.")
+                out.append(
+                    f"{person.name}: {person.conflicting} texts with two different labels will be "
+                    "left out."
+                )
             if self.kind == "classification":
                 out += _missing(person, self)
             if person.shape.group is not None and len(self.participants) == 1:
                 name, count = person.shape.group
                 out.append(
-                    f"Column {name!r} has {count} different values; with --by {name} each becomes a participant."
+                    f"Column {name!r} has {count} different values; with --by {name} each becomes "
+                    "a participant."
                 )
         languages = {p.language for p in self.participants} - {None}
         if len(languages) > 1:
-            out.append(f"Participants write in different languages: {', '.join(sorted(map(str, languages)))}.")
+            out.append(
+                "Participants write in different languages: "
+                f"{', '.join(sorted(map(str, languages)))}."
+            )
         return out
 
 
 def _missing(person: Participant, survey: Survey) -> Iterator[str]:
     absent = [label for label in survey.named if not person.labels[label]]
     if sum(count > 0 for count in person.labels.values()) == 1:
-        yield f"{person.name}: all its texts have one label, so alone it can learn nothing but that one."
+        yield (
+            f"{person.name}: all its texts have one label, so alone it can learn nothing but "
+            "that one."
+        )
     if not absent:
         return
     names = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")

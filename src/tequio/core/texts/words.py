@@ -1,6 +1,6 @@
-"""The texts in English and Spanish, read from en.toml and es.toml: key = "text with {placeholders}"."""
-
-from __future__ import annotations
+"""The texts in English and Spanish, read from en.toml and es.toml: key = "text with
+{placeholders}".
+"""
 
 import json
 import re
@@ -21,7 +21,9 @@ from tequio.core.texts.earlier import QUOTED, read_reason
 Refusal = TypeVar("Refusal", bound=TequioError)
 Lang = Literal["en", "es"]
 TEXTS: dict[Lang, dict[str, str]] = {
-    lang: tomllib.loads(files("tequio.core.texts").joinpath(f"{lang}.toml").read_text(encoding="utf-8"))
+    lang: tomllib.loads(
+        files("tequio.core.texts").joinpath(f"{lang}.toml").read_text(encoding="utf-8")
+    )
     for lang in get_args(Lang)
 }
 CONTRACTED = re.compile(r"\b(a|de) el ")  # al, del
@@ -42,32 +44,59 @@ class Words:
     def __call__(self, key: str, /, **values: object) -> str:
         """The text of `key` with its placeholders filled in. Raises KeyError for an unknown key."""
         text = TEXTS[self.lang][key].format(**values)
-        return CONTRACTED.sub(lambda found: "al " if found[1] == "a" else "del ", text) if self.lang == "es" else text
+        return (
+            CONTRACTED.sub(lambda found: "al " if found[1] == "a" else "del ", text)
+            if self.lang == "es"
+            else text
+        )
 
     def plural(self, key: str, count: int, shown: str) -> str:
-        """`key.one` for 1, `key.zero` for 0 where there is one, else `key.many`, with `{n}` = `shown`."""
-        form = "one" if count == 1 else "zero" if count == 0 and f"{key}.zero" in TEXTS["en"] else "many"
+        """`key.one` for 1, `key.zero` for 0 where there is one, else `key.many`, with `{n}` =
+        `shown`.
+        """
+        form = (
+            "one"
+            if count == 1
+            else "zero"
+            if count == 0 and f"{key}.zero" in TEXTS["en"]
+            else "many"
+        )
         return self(f"{key}.{form}", n=shown)
 
     def name(self, group: str, value: object) -> str:
-        """The word for a known value of a group (`verdict`, `method`…); an unknown value as it is written."""
+        """The word for a known value of a group (`verdict`, `method`…); an unknown value as it is
+        written.
+        """
         key = f"{group}.{value}"
         return self(key) if key in TEXTS["en"] else str(value)
 
     def reason(self, value: object) -> str:
-        """The sentence of a reason in any form that `read_reason` takes; code and facts where a later version wrote it."""
+        """The sentence of a reason in any form that `read_reason` takes; code and facts where a
+        later version wrote it.
+        """
         found = read_reason(value)
         if found is None:
             return ""
         try:
-            said = self.filled(f"reason.{found.code}", found.facts).replace("\n\n", " ").replace("\n", " ").strip()
+            said = (
+                self.filled(f"reason.{found.code}", found.facts)
+                .replace("\n\n", " ")
+                .replace("\n", " ")
+                .strip()
+            )
         except (KeyError, ValueError, TypeError, OverflowError, AttributeError, IndexError):
             said = f"{found.code} {json.dumps(dict(found.facts), ensure_ascii=False, default=str)}"
-        return said if said.isprintable() else "".join(char if char.isprintable() else " " for char in said)
+        return (
+            said
+            if said.isprintable()
+            else "".join(char if char.isprintable() else " " for char in said)
+        )
 
     def each(self, reasons: Mapping[str, object]) -> str:
         """Sentences of reasons by name: 'north: no reply. south: …'."""
-        return " ".join(f"{name}: {self.reason(reason).rstrip('.')}." for name, reason in reasons.items())
+        return " ".join(
+            f"{name}: {self.reason(reason).rstrip('.')}." for name, reason in reasons.items()
+        )
 
     def filled(self, key: str, facts: Mapping[str, Any]) -> str:
         """The text of `key` with facts, each shown as its placeholder says (see `Shown`)."""
@@ -77,8 +106,14 @@ class Words:
         """A JSON value in which each reason also has its `text`."""
         if isinstance(value, Mapping):
             filled = {key: self.with_texts(item) for key, item in value.items()}
-            return filled | {"text": self.reason(value)} if value.keys() == {"code", "facts"} else filled
-        return [self.with_texts(item) for item in value] if isinstance(value, list | tuple) else value
+            return (
+                filled | {"text": self.reason(value)}
+                if value.keys() == {"code", "facts"}
+                else filled
+            )
+        return (
+            [self.with_texts(item) for item in value] if isinstance(value, list | tuple) else value
+        )
 
 
 ENGLISH = Words("en")
@@ -87,9 +122,11 @@ ENGLISH = Words("en")
 
 @dataclass(frozen=True)
 class Shown:
-    """A fact in a text. {fact:.3g} is a number, {fact:duration} a length of time, {fact:group} the word for a name of that group.
+    """A fact in a text. {fact:.3g} is a number, {fact:duration} a length of time, {fact:group} the
+    word for a name of that group.
 
-    Lists are shown one by one, mappings that are reasons as their sentence, other ones by the text that is named like the group.
+    Lists are shown one by one, mappings that are reasons as their sentence, other ones by the text
+    that is named like the group.
     """
 
     words: Words
@@ -99,22 +136,31 @@ class Shown:
         value = self.value
         if isinstance(value, list | tuple):
             nested = any(
-                isinstance(part, Mapping) for item in value if isinstance(item, Mapping) for part in item.values()
+                isinstance(part, Mapping)
+                for item in value
+                if isinstance(item, Mapping)
+                for part in item.values()
             )
-            return ("; " if nested else ", ").join(format(Shown(self.words, item), form) for item in value)
+            return ("; " if nested else ", ").join(
+                format(Shown(self.words, item), form) for item in value
+            )
         if isinstance(value, Mapping):
             return self.words.reason(value) if "code" in value else self.words.filled(form, value)
         if value is None:
             return "–"
         if isinstance(value, int | float) and not isinstance(value, bool):
             return duration(value) if form == "duration" else format(value, form)
-        return self.words.name(form, value).replace("\n", " ")  # a line of a text is a part of an error
+        return self.words.name(form, value).replace(
+            "\n", " "
+        )  # a line of a text is a part of an error
 
 
 def refusal(kind: type[Refusal], code: str, /, **facts: Any) -> Refusal:
-    """Build an error of this kind whose words are the lines of the text of `code`: what is wrong, why, and what to do.
+    """Build an error of this kind whose words are the lines of the text of `code`: what is wrong,
+    why, and what to do.
 
-    facts: those that the text does not show are left out, so that one call may serve several codes. A path becomes text.
+    facts: those that the text does not show are left out, so that one call may serve several codes.
+        A path becomes text.
     """
     shown = {name: facts[name] for name in sorted(needed_facts(code))}
     facts = {name: str(fact) if isinstance(fact, Path) else fact for name, fact in shown.items()}
@@ -129,14 +175,21 @@ def refuse_first(kind: type[TequioError], found: Mapping[str, bool], /, **facts:
 
 
 def needed_facts(code: str) -> set[str]:
-    """Return the names of the facts that the text of a reason shows. Raises KeyError for an unknown code."""
-    return {name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][f"reason.{code}"]) if name}
+    """Return the names of the facts that the text of a reason shows.
+
+    Raises KeyError for an unknown code.
+    """
+    return {
+        name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][f"reason.{code}"]) if name
+    }
 
 
 def sent_reason(words: str, error: str = "") -> Reason:
-    """Return the reason of words that a participant sent: the one at their end, else what the words say.
+    """Return the reason of words that a participant sent: the one at their end, else what the words
+    say.
 
-    error: the kind of error that they are of, if any. A reason counts if it is one of this version, with just the facts of its text,
+    error: the kind of error that they are of, if any. A reason counts if it is one of this version,
+        with just the facts of its text,
     each in one printable line.
     """
     said, reason = split_words(words)
@@ -146,9 +199,13 @@ def sent_reason(words: str, error: str = "") -> Reason:
 
 
 def _fits(code: str, facts: Mapping[str, Any]) -> bool:
-    parts = [part for fact in facts.values() for part in (fact if isinstance(fact, list) else [fact])]
+    parts = [
+        part for fact in facts.values() for part in (fact if isinstance(fact, list) else [fact])
+    ]
     try:
-        plain = needed_facts(code) == facts.keys() and all(isinstance(part, str | int | float) for part in parts)
+        plain = needed_facts(code) == facts.keys() and all(
+            isinstance(part, str | int | float) for part in parts
+        )
         check_plain(parts)
         shown = plain and ENGLISH.filled(f"reason.{code}", facts)
         return bool(shown) and all(str(part).isprintable() for part in parts)

@@ -1,10 +1,10 @@
-"""Attention by hand: softmax(q·kᵀ + mask)·v with the probabilities kept, heads that share a key without copies of it.
+"""Attention by hand: softmax(q·kᵀ + mask)·v with the probabilities kept, heads that share a key
+without copies of it.
 
-On a CPU the flash kernel's backward pass costs several times these products up to some hundred tokens; the probabilities of one layer,
-batch × heads × length², are small there. Gradients: with P the probabilities and o = P·v, ∂v = Pᵀ∂o, ∂S = P∘(∂P − rowsum(P∘∂P)).
+On a CPU the flash kernel's backward pass costs several times these products up to some hundred
+tokens; the probabilities of one layer, batch × heads × length², are small there. Gradients: with P
+the probabilities and o = P·v, ∂v = Pᵀ∂o, ∂S = P∘(∂P − rowsum(P∘∂P)).
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -16,14 +16,19 @@ def causal_mask(length: int, dtype: torch.dtype) -> Tensor:
 
 
 def padding_mask(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """(batch × 1 × 1 × length): 0 at real tokens, a large negative number at padding; None where there is no padding."""
+    """(batch × 1 × 1 × length): 0 at real tokens, a large negative number at padding;
+
+    None where there is no padding.
+    """
     if bool(mask.all()):
         return None
     return ((1 - mask.to(dtype)) * torch.finfo(dtype).min)[:, None, None, :]
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(o, P) for q (b × heads × l × d), already scaled, and k, v (b × fewer heads × l × d); all contiguous. o is as q."""
+    """(o, P) for q (b × heads × l × d), already scaled, and k, v (b × fewer heads × l × d); all
+    contiguous. o is as q.
+    """
     b, heads, length, d = q.shape
     shared = k.shape[1]
     scores = torch.bmm(q.view(b * shared, -1, d), k.view(b * shared, length, d).transpose(1, 2))
@@ -33,7 +38,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tenso
     return torch.bmm(p, v.view(b * shared, length, d)).view(b, heads, length, d), p
 
 
-def backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v for g, that of o (b × heads × l × d, contiguous)."""
     b, _, length, d = q.shape
     n = b * k.shape[1]
@@ -59,7 +66,9 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def turn(x: Tensor, batch: int, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864) on (batch·length × heads·d): (batch × heads × length × d), contiguous.
+    """Rotary positions (Su et al., arXiv 2104.09864) on (batch·length × heads·d):
+
+    (batch × heads × length × d), contiguous.
 
     cos and sin (length × d/2). The inverse turn is the one with −sin: `turn_back`.
     """

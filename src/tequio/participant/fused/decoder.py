@@ -1,9 +1,9 @@
-"""A layer of the Llama family (RMSNorm, rotary positions, shared keys, SiLU gate) as one step of autograd.
+"""A layer of the Llama family (RMSNorm, rotary positions, shared keys, SiLU gate) as one step of
+autograd.
 
-Rows are tokens: batch·length × width. Positions count from 0 in every row of the batch, and padding is on the right, where nobody looks.
+Rows are tokens: batch·length × width. Positions count from 0 in every row of the batch, and padding
+is on the right, where nobody looks.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,9 @@ ONE_KERNEL = hasattr(torch.ops.aten, "_fused_rms_norm_backward")  # on a GPU, fr
 
 @dataclass(frozen=True)
 class Where:
-    """What all layers of one pass share: sizes, rotary tables (length × d/2; those of q carry its scaling), the causal mask."""
+    """What all layers of one pass share: sizes, rotary tables (length × d/2; those of q carry its
+    scaling), the causal mask.
+    """
 
     batch: int
     width: int
@@ -32,7 +34,9 @@ class Where:
 
 
 class DecoderLayer:
-    """Reads the weights of a transformers layer at each call, so that what is folded or attached meanwhile counts."""
+    """Reads the weights of a transformers layer at each call, so that what is folded or attached
+    meanwhile counts.
+    """
 
     def __init__(self, layer: Any) -> None:
         self.attention, self.mlp = layer.self_attn, layer.mlp
@@ -49,7 +53,9 @@ class DecoderLayer:
 def _norm(x: Tensor, module: Any) -> tuple[Tensor, Tensor]:
     """RMSNorm (Zhang and Sennrich, arXiv 1910.07467) in float32, and 1/rms (rows × 1)."""
     if x.is_cuda and ONE_KERNEL:
-        out, inverse = torch.ops.aten._fused_rms_norm(x, [x.shape[1]], module.weight, module.variance_epsilon)
+        out, inverse = torch.ops.aten._fused_rms_norm(
+            x, [x.shape[1]], module.weight, module.variance_epsilon
+        )
         return out, inverse
     wide = x.float()
     inverse = wide.square().mean(-1, keepdim=True).add_(module.variance_epsilon).rsqrt_()
@@ -59,7 +65,9 @@ def _norm(x: Tensor, module: Any) -> tuple[Tensor, Tensor]:
 def _norm_back(g: Tensor, x: Tensor, inverse: Tensor, module: Any, into: Tensor) -> Tensor:
     """The gradient of `_norm`'s x, added to `into`: with r = 1/rms, r·(g∘w) − x·r³·mean(g∘w∘x)."""
     if x.is_cuda and ONE_KERNEL:
-        own, _ = torch.ops.aten._fused_rms_norm_backward(g, x, [x.shape[1]], inverse, module.weight, [True, False])
+        own, _ = torch.ops.aten._fused_rms_norm_backward(
+            g, x, [x.shape[1]], inverse, module.weight, [True, False]
+        )
         return into.add_(own)
     wide, scaled = x.float(), (g * module.weight).float()
     share = (scaled * wide).mean(-1, keepdim=True).mul_(inverse).mul_(inverse)
@@ -69,7 +77,12 @@ def _norm_back(g: Tensor, x: Tensor, inverse: Tensor, module: Any, into: Tensor)
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, layer: DecoderLayer, where: Where, modules: list[nn.Module], *own: Tensor
+        ctx: Any,
+        x: Tensor,
+        layer: DecoderLayer,
+        where: Where,
+        modules: list[nn.Module],
+        *own: Tensor,
     ) -> Tensor:
         q_, k_, v_, o_, gate_, up_, down_ = (read(module) for module in modules)
         h, inverse = _norm(x, layer.first)
@@ -109,7 +122,9 @@ class _Layer(torch.autograd.Function):
         dh, ups = backward(dup, h2, ui, up_, dh)
         dy = _norm_back(dh, y, inverse2, layer.second, g.clone())
         do, outs = backward(dy, o, oi, o_)
-        dq, dk, dv = attention.backward(attention.split_heads(do, where.batch, where.width), q, k, v, p)
+        dq, dk, dv = attention.backward(
+            attention.split_heads(do, where.batch, where.width), q, k, v, p
+        )
         dq = attention.turn_back(dq, where.q_cos, where.q_sin)
         dk, dv = attention.turn_back(dk, where.cos, where.sin), attention.join_heads(dv)
         dh, qs = backward(dq, h, qi, q_, None, wanted)

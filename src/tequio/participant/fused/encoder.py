@@ -1,9 +1,8 @@
 """A layer of the BERT family (LayerNorm after each part, GELU) as one step of autograd.
 
-Rows are tokens, batch·length × width; where texts are of unequal length padding has no rows, and only attention sees the whole rectangle.
+Rows are tokens, batch·length × width; where texts are of unequal length padding has no rows, and
+only attention sees the whole rectangle.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,8 @@ from tequio.participant.fused.linear import backward, factors, forward, read
 
 @dataclass(frozen=True)
 class Where:
-    """What all layers of one pass share: batch, length, width of a head, scaling of q; the mask of padding, if there is any.
+    """What all layers of one pass share: batch, length, width of a head, scaling of q; the mask of
+    padding, if there is any.
 
     rows: which of batch·length the rows are; None for all of them.
     """
@@ -32,7 +32,11 @@ class Where:
 
     def whole(self, x: Tensor) -> Tensor:
         """A row for each of batch·length; padding's are zero."""
-        return x if self.rows is None else x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
+        return (
+            x
+            if self.rows is None
+            else x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
+        )
 
     def heads(self, x: Tensor) -> Tensor:
         """(rows × heads·width) to (batch × heads × length × width), contiguous."""
@@ -45,7 +49,9 @@ class Where:
 
 
 class EncoderLayer:
-    """Reads the weights of a transformers layer at each call, so that what is folded or attached meanwhile counts."""
+    """Reads the weights of a transformers layer at each call, so that what is folded or attached
+    meanwhile counts.
+    """
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
@@ -67,12 +73,16 @@ class EncoderLayer:
 
 
 def _norm(x: Tensor, module: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.native_layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+    return torch.native_layer_norm(
+        x, module.normalized_shape, module.weight, module.bias, module.eps
+    )
 
 
 def _norm_back(g: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, module: Any) -> Tensor:
     sizes, mask = module.normalized_shape, [True, False, False]
-    found = torch.ops.aten.native_layer_norm_backward(g, x, sizes, mean, inverse, module.weight, module.bias, mask)
+    found = torch.ops.aten.native_layer_norm_backward(
+        g, x, sizes, mean, inverse, module.weight, module.bias, mask
+    )
     dx: Tensor = found[0]
     return dx
 
@@ -80,7 +90,12 @@ def _norm_back(g: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, module: Any)
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, layer: EncoderLayer, where: Where, modules: list[nn.Module], *own: Tensor
+        ctx: Any,
+        x: Tensor,
+        layer: EncoderLayer,
+        where: Where,
+        modules: list[nn.Module],
+        *own: Tensor,
     ) -> Tensor:
         q_, k_, v_, o_, in_, out_ = (read(module) for module in modules)
         (q, qi), (k, ki), (v, vi) = (forward(x, linear) for linear in (q_, k_, v_))

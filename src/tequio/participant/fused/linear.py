@@ -1,10 +1,10 @@
-"""Frozen linear layers with their LoRA factors: y = W·x + c + s·B·(A·x), and the gradients of x, A and B by hand.
+"""Frozen linear layers with their LoRA factors: y = W·x + c + s·B·(A·x), and the gradients of x, A
+and B by hand.
 
-Rows of x may belong to several participants, in equal blocks one after the other; then the factors of all of them are stacked, and each
-block meets its own. With g the gradient of y: ∂x = Wᵀg + Aᵀ(sBᵀg), ∂A = (sBᵀg)·xᵀ, ∂B = s·g·(A·x)ᵀ.
+Rows of x may belong to several participants, in equal blocks one after the other; then the factors
+of all of them are stacked, and each block meets its own. With g the gradient of y: ∂x = Wᵀg +
+Aᵀ(sBᵀg), ∂A = (sBᵀg)·xᵀ, ∂B = s·g·(A·x)ᵀ.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from tequio.participant.lora import AdaptedLinear
 
 @dataclass(frozen=True)
 class Linear:
-    """What a linear layer is during one step. weight (m × n); a (r × n) and b (m × r), scale included, in the weight's precision.
+    """What a linear layer is during one step. weight (m × n); a (r × n) and b (m × r), scale
+    included, in the weight's precision.
 
     Stacked for G participants: a (G × r × n), b (G × m × r).
     """
@@ -35,7 +36,10 @@ def read(module: nn.Module) -> Linear:
     weight, bias = module.weight, module.bias
     if not isinstance(module, AdaptedLinear) or module.a is None or module.b is None:
         return Linear(weight, bias)  # type: ignore[arg-type]
-    a, b = module.a.detach().to(module.weight.dtype), (module.b.detach() * module.scale).to(module.weight.dtype)
+    a, b = (
+        module.a.detach().to(module.weight.dtype),
+        (module.b.detach() * module.scale).to(module.weight.dtype),
+    )
     return Linear(module.weight, module.bias, a, b, module.scale)
 
 
@@ -59,9 +63,17 @@ def forward(x: Tensor, layer: Linear) -> tuple[Tensor, Tensor | None]:
 
 
 def backward(
-    g: Tensor, x: Tensor, inner: Tensor | None, layer: Linear, into: Tensor | None = None, wanted: bool = True
+    g: Tensor,
+    x: Tensor,
+    inner: Tensor | None,
+    layer: Linear,
+    into: Tensor | None = None,
+    wanted: bool = True,
 ) -> tuple[Tensor, list[Tensor]]:
-    """(gradient of x added to `into`, [∂A, ∂B] float32) for g (rows × m). wanted: False where nobody needs that of x."""
+    """(gradient of x added to `into`, [∂A, ∂B] float32) for g (rows × m). wanted:
+
+    False where nobody needs that of x.
+    """
     dx = into if into is not None else g
     if wanted:
         dx = g @ layer.weight if into is None else into.addmm_(g, layer.weight)
@@ -75,7 +87,10 @@ def backward(
     else:
         own = _blocks(g, layer.a)
         back = torch.bmm(own, layer.b)
-        da, db = torch.bmm(back.transpose(1, 2), _blocks(x, layer.a)), torch.bmm(own.transpose(1, 2), inner)
+        da, db = (
+            torch.bmm(back.transpose(1, 2), _blocks(x, layer.a)),
+            torch.bmm(own.transpose(1, 2), inner),
+        )
         if wanted:
             _blocks(dx, layer.a).baddbmm_(back, layer.a)
     return dx, [da.float(), db.float().mul_(layer.scale)]

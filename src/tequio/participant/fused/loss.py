@@ -1,9 +1,9 @@
-"""Cross-entropy of a linear layer's output, some rows at a time: the rows × vocabulary matrix never exists whole.
+"""Cross-entropy of a linear layer's output, some rows at a time: the rows × vocabulary matrix never
+exists whole.
 
-The gradient of the hidden states is made in the same pass, (softmax(z) − onehot)·W, for the output layer is frozen.
+The gradient of the hidden states is made in the same pass, (softmax(z) − onehot)·W, for the output
+layer is frozen.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -20,7 +20,9 @@ LEAST = 16  # rows at a time, however many words there are
 
 def cells(vocabulary: int, device: torch.device) -> int:
     """Rows × words at a time."""
-    return max(LEAST, CELLS.get(device.type, CELLS["cpu"]) // vocabulary // LEAST * LEAST) * vocabulary
+    return (
+        max(LEAST, CELLS.get(device.type, CELLS["cpu"]) // vocabulary // LEAST * LEAST) * vocabulary
+    )
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -33,7 +35,9 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         step = cells(len(weight), weight.device) // len(weight)
-        wide = torch.empty((min(step, len(hidden)), len(weight)), dtype=torch.float32, device=hidden.device)
+        wide = torch.empty(
+            (min(step, len(hidden)), len(weight)), dtype=torch.float32, device=hidden.device
+        )
         out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for begin in range(0, len(hidden), step):

@@ -1,10 +1,10 @@
-"""Which models are trained layer by layer here, and what an adapted model then asks: hidden states and losses.
+"""Which models are trained layer by layer here, and what an adapted model then asks: hidden states
+and losses.
 
-A model that is of a known family is tried beside transformers' own code on a few tokens before it is taken; whatever else there is goes
-the way of transformers. What was chosen, and why, is a sentence that reports can print.
+A model that is of a known family is tried beside transformers' own code on a few tokens before it
+is taken; whatever else there is goes the way of transformers. What was chosen, and why, is a
+sentence that reports can print.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,20 @@ from tequio.participant.fused.attention import causal_mask, padding_mask
 from tequio.participant.lora import AdaptedLinear
 
 DECODERS, ENCODERS = ("llama", "mistral", "qwen2"), ("bert",)
-LONGEST = 512  # tokens: beyond, attention's probabilities, length² of each layer, are better not kept
+LONGEST = (
+    512  # tokens: beyond, attention's probabilities, length² of each layer, are better not kept
+)
 ROWS = 16  # kernels are made anew for every number of rows, so few numbers are better
-NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the norm: how far hidden states may be from transformers' own
+NEAR = {
+    torch.float32: 1e-4,
+    torch.bfloat16: 5e-2,
+}  # of the norm: how far hidden states may be from transformers' own
 
 
 def keeps(tokens: int) -> bool:
-    """Whether these layers may be the ones, which keep attention's probabilities for their backward pass."""
+    """Whether these layers may be the ones, which keep attention's probabilities for their backward
+    pass.
+    """
     return tokens <= LONGEST
 
 
@@ -36,10 +43,14 @@ class Decoder:
         self.layers = [decoder.DecoderLayer(layer) for layer in self.body.layers]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Last hidden states (batch × length × width) before the output layer; padding is on the right."""
+        """Last hidden states (batch × length × width) before the output layer; padding is on the
+        right.
+        """
         batch, length = ids.shape
         x = self.body.embed_tokens(ids)
-        cos, sin = self.body.rotary_emb(x, position_ids=torch.arange(length, device=ids.device)[None])
+        cos, sin = self.body.rotary_emb(
+            x, position_ids=torch.arange(length, device=ids.device)[None]
+        )
         half, scaling = cos.shape[-1] // 2, self.layers[0].attention.scaling
         cos, sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
         looks = causal_mask(length, x.dtype).to(x.device)
@@ -73,12 +84,16 @@ class Encoder:
         return where.whole(x).view(batch, length, -1)
 
     def _stacked(self) -> bool:
-        """Whether the factors are those of several participants, which need equal blocks of rows."""
+        """Whether the factors are those of several participants, which need equal blocks of
+        rows.
+        """
         return any(module.a is not None and module.a.dim() == 3 for module in self.adapted)
 
 
 def real_rows(mask: Tensor) -> Tensor:
-    """Which of batch·length are no padding; with as much padding after them as makes the number a multiple of ROWS."""
+    """Which of batch·length are no padding; with as much padding after them as makes the number a
+    multiple of ROWS.
+    """
     flat = mask.flatten().bool()
     real, rest = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]
     return torch.cat([real, rest[: -len(real) % ROWS]])
@@ -93,11 +108,15 @@ class Path:
 
 
 def choose(model: Any, processes: int = 1) -> Path:
-    """The path for a frozen model with its adapted layers in place, nothing attached. processes: that keep it in shards."""
+    """The path for a frozen model with its adapted layers in place, nothing attached. processes:
+    that keep it in shards.
+    """
     kind = str(model.config.model_type)
     if processes > 1:
         return Path(
-            None, f"transformers: weights in shards among {processes} processes are whole in its own layers only"
+            None,
+            f"transformers: weights in shards among {processes} processes are whole in its own "
+            "layers only",
         )
     if (reason := against(model.config)) is not None:
         return Path(None, f"transformers: {reason}")
@@ -108,12 +127,22 @@ def choose(model: Any, processes: int = 1) -> Path:
         return Path(None, f"transformers: its {kind} is not as expected ({type(error).__name__})")
     most = NEAR.get(next(model.parameters()).dtype, 0.0)
     if not gap <= most:
-        return Path(None, f"transformers: Tequio's layers differ from it by {gap:.1e} of the norm, over {most:.0e}")
-    return Path(layers, f"layers of Tequio's own for {kind}, up to {LONGEST} tokens; longer texts: transformers")
+        return Path(
+            None,
+            f"transformers: Tequio's layers differ from it by {gap:.1e} of the norm, over "
+            f"{most:.0e}",
+        )
+    return Path(
+        layers,
+        f"layers of Tequio's own for {kind}, up to {LONGEST} tokens; longer texts: transformers",
+    )
 
 
 def against(config: Any) -> str | None:
-    """Why a model of this configuration goes the way of transformers; None where only its numbers could say so."""
+    """Why a model of this configuration goes the way of transformers;
+
+    None where only its numbers could say so.
+    """
     kind = str(config.model_type)
     if kind not in DECODERS + ENCODERS:
         return f"models of type {kind} have no layers of Tequio's own"
@@ -139,15 +168,23 @@ def _odd(config: Any) -> str | None:
 
 
 def _gap(model: nn.Module, layers: Decoder | Encoder) -> float:
-    """How far the last hidden states of eight tokens and of five are from transformers' own, of their norm."""
+    """How far the last hidden states of eight tokens and of five are from transformers' own, of
+    their norm.
+    """
     config: Any = model.config
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, int(config.vocab_size), (2, 8), generator=generator).to(next(model.parameters()).device)
+    ids = torch.randint(0, int(config.vocab_size), (2, 8), generator=generator).to(
+        next(model.parameters()).device
+    )
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
     body: Any = model.model if isinstance(layers, Decoder) else model
     with torch.inference_mode():
         settings = {"use_cache": False} if isinstance(layers, Decoder) else {}
-        theirs = body(input_ids=ids, attention_mask=mask, **settings).last_hidden_state[mask.bool()].float()
+        theirs = (
+            body(input_ids=ids, attention_mask=mask, **settings)
+            .last_hidden_state[mask.bool()]
+            .float()
+        )
         ours = layers.hidden(ids, mask)[mask.bool()].float()
     return float((ours - theirs).norm() / theirs.norm())

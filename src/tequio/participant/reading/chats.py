@@ -1,7 +1,5 @@
 """Chats: messages (role, content) or ShareGPT conversations (from, value) as turns."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +10,18 @@ from tequio.participant.reading.labels import BadRow
 ROLE = {
     "system": ("system", "developer", "context"),
     "user": ("user", "human", "prompter", "instruction", "question"),
-    "assistant": ("assistant", "gpt", "chatgpt", "bot", "model", "ai", "bing", "bard", "function_call", "answer"),
+    "assistant": (
+        "assistant",
+        "gpt",
+        "chatgpt",
+        "bot",
+        "model",
+        "ai",
+        "bing",
+        "bard",
+        "function_call",
+        "answer",
+    ),
     "tool": ("tool", "function", "observation", "function_response", "tool_response", "ipython"),
 }
 ROLE_OF = {word: role for role, words in ROLE.items() for word in words}
@@ -36,7 +45,9 @@ def turns_of(value: Any) -> list[Turn]:
 
 
 def _turn(turn: Any, number: int) -> Turn:
-    who = next((turn[key] for key in WHO if key in turn), None) if isinstance(turn, Mapping) else None
+    who = (
+        next((turn[key] for key in WHO if key in turn), None) if isinstance(turn, Mapping) else None
+    )
     if who is None:
         raise BadRow("chat-turn-unfit", turn=number)
     what = next((turn[key] for key in WHAT if key in turn), None)
@@ -51,7 +62,9 @@ def _content(what: Any, number: int) -> str:
         return ""
     if isinstance(what, str):
         return what
-    if isinstance(what, Sequence) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in what):
+    if isinstance(what, Sequence) and all(
+        isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in what
+    ):
         return "\n".join(str(part["text"]) for part in what)
     raise BadRow("chat-turn-unfit", turn=number)
 

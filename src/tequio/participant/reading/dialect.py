@@ -1,7 +1,5 @@
 """Finding the dialect of a text table: separator by a sample, quoting by the whole file, header."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -33,7 +31,9 @@ class Table:
     even: bool
 
 
-def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None, header: bool | None) -> Table | None:
+def find_table(
+    lines: Lines, wanted: Wanted, prefer: str, separator: str | None, header: bool | None
+) -> Table | None:
     """Find the dialect of a table.
 
     Args:
@@ -60,7 +60,9 @@ def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None,
     plain = replace(plain, spaces=any(SPACED.fullmatch(field) for field in fields))
     dialect = _quoting(lines, plain, wanted)
     rows = _rows(sample, dialect, cut) or _rows(sample, replace(dialect, quoting="none"), cut)
-    return named_table(dialect, rows, wanted, header) if rows else None  # None of nothing but separators
+    return (
+        named_table(dialect, rows, wanted, header) if rows else None
+    )  # None of nothing but separators
 
 
 def _sample(lines: Iterable[str]) -> tuple[list[str], bool]:
@@ -92,7 +94,9 @@ def _score(
     return max(_fit_of(sample, Dialect(separator, q, skip), cut, wanted) for q in options)
 
 
-def _fit_of(sample: Sequence[str], dialect: Dialect, cut: bool, wanted: Wanted) -> tuple[int, int, bool, bool, float]:
+def _fit_of(
+    sample: Sequence[str], dialect: Dialect, cut: bool, wanted: Wanted
+) -> tuple[int, int, bool, bool, float]:
     rows = [fields for _, fields in _rows(sample, dialect, cut)]
     if not rows:
         return 0, 0, False, False, 0.0
@@ -174,8 +178,12 @@ def _quoting(lines: Lines, plain: Dialect, wanted: Wanted) -> Dialect:
     return max(choices, key=lambda choice: choice[0])[1]
 
 
-def named_table(dialect: Dialect, rows: Sequence[tuple[int, list[str]]], wanted: Wanted, given: bool | None) -> Table:
-    """Return the table with its names: those of the first row, or numbers where it has no header."""
+def named_table(
+    dialect: Dialect, rows: Sequence[tuple[int, list[str]]], wanted: Wanted, given: bool | None
+) -> Table:
+    """Return the table with its names: those of the first row, or numbers where it has no
+    header.
+    """
     first, fields = rows[0]
     names = tuple(name.strip() for name in fields)
     header = given if given is not None else _has_header(rows, wanted)

@@ -1,6 +1,6 @@
-"""The values that reading gives (examples), takes (columns, options) and reports (what it found)."""
-
-from __future__ import annotations
+"""The values that reading gives (examples), takes (columns, options) and reports (what it
+found).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -120,7 +120,10 @@ class FileReport:
         if self.unused or self.unused_hidden:
             names = ", ".join(self.unused)
             more = f"{self.unused_hidden} without a plain name" if self.unused_hidden else ""
-            out.append(f"Columns that hold data and are not used: {names}{' and ' * bool(names and more)}{more}.")
+            out.append(
+                "Columns that hold data and are not used: "
+                f"{names}{' and ' * bool(names and more)}{more}."
+            )
         return out
 
 
@@ -142,4 +145,8 @@ class ReadReport:
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON. For the participant's own machine only."""
-        return {"rows": self.rows, "left_out": self.left_out, "files": [file.facts() for file in self.files]}
+        return {
+            "rows": self.rows,
+            "left_out": self.left_out,
+            "files": [file.facts() for file in self.files],
+        }

@@ -1,7 +1,5 @@
 """Rows of JSON: one object a line, objects over several lines, or one array; streamed."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -106,7 +104,9 @@ def json_array(text: Text) -> Iterator[Row]:
             parts.append(piece[place:end])
             size += len(parts[-1])
             if size > LONGEST:
-                raise refusal(DataError, "json-too-long", file=source.at(f"row {number + 1}"), most=LONGEST)
+                raise refusal(
+                    DataError, "json-too-long", file=source.at(f"row {number + 1}"), most=LONGEST
+                )
             if end is None:
                 break
             number += 1
@@ -134,8 +134,14 @@ def _between(piece: str, place: int, state: str, source: Source, number: int) ->
         return place, state
     after = EXPECTED[state].get(piece[place])
     if after is None:
-        code = {"first": "json-not-an-object", "next": "json-not-an-object", "end": "json-several-arrays"}
-        raise refusal(DataError, code.get(state, "json-malformed"), file=source.at(f"row {number + 1}"))
+        code = {
+            "first": "json-not-an-object",
+            "next": "json-not-an-object",
+            "end": "json-several-arrays",
+        }
+        raise refusal(
+            DataError, code.get(state, "json-malformed"), file=source.at(f"row {number + 1}")
+        )
     return (place if after == "inside" else place + 1), after
 
 
@@ -145,7 +151,9 @@ def _parsed(text: str, source: Source, unit: str, number: int) -> Mapping[str, A
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1 if unit == "line" else number
         code = "json-two-in-a-line" if error.msg == "Extra data" else "json-invalid"
-        raise refusal(DataError, code, file=source.at(f"{unit} {line}"), column=error.colno) from None
+        raise refusal(
+            DataError, code, file=source.at(f"{unit} {line}"), column=error.colno
+        ) from None
     except (ValueError, RecursionError):
         raise refusal(DataError, "json-malformed", file=source.at(f"{unit} {number}")) from None
     return _object(row, source, f"{unit} {number}")

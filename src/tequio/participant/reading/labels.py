@@ -1,7 +1,5 @@
 """Matching labels: a label as a file writes it, to one that the federation allows."""
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata
@@ -20,7 +18,9 @@ BETWEEN = re.compile(r"[,;|/]")
 
 
 class BadRow(Exception):
-    """A row cannot be used: a code of `core.texts` with facts, which never quote a text or a label."""
+    """A row cannot be used: a code of `core.texts` with facts, which never quote a text or a
+    label.
+    """
 
     def __init__(self, code: str, /, **facts: Any) -> None:
         self.code, self.facts = code, facts
@@ -77,7 +77,9 @@ class Labels:
     def _unknown(self, value: Any, names: Sequence[str]) -> BadRow:
         plain = value if isinstance(value, str) else ""
         parts = [part.strip(" []\"'") for part in BETWEEN.split(plain)]
-        if isinstance(value, list | tuple | set) or (len(parts) > 1 and any(self.find(p) is not None for p in parts)):
+        if isinstance(value, list | tuple | set) or (
+            len(parts) > 1 and any(self.find(p) is not None for p in parts)
+        ):
             return BadRow("several-labels")
         if _letters(plain) and any(_letters(label) == _letters(plain) for label in self._exact):
             return BadRow("label-nearly")

@@ -1,7 +1,5 @@
 """Names of columns: the usual ones for each role, and which names of a file a message may show."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -68,8 +66,26 @@ USUAL = {
         "stars",
         "rating",
     ],
-    "prompt": ["prompt", "instruction", "question", "query", "instructions", "user", "pregunta", "input"],
-    "response": ["response", "output", "answer", "completion", "reply", "assistant", "target_text", "respuesta"],
+    "prompt": [
+        "prompt",
+        "instruction",
+        "question",
+        "query",
+        "instructions",
+        "user",
+        "pregunta",
+        "input",
+    ],
+    "response": [
+        "response",
+        "output",
+        "answer",
+        "completion",
+        "reply",
+        "assistant",
+        "target_text",
+        "respuesta",
+    ],
     "input": ["input", "context"],
     "messages": ["messages", "conversations", "conversation", "dialog", "dialogue", "chat"],
 }
@@ -96,7 +112,9 @@ def looks_like_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def found(names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[str]) -> tuple[Any, list[str]]:
+def found(
+    names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[str]
+) -> tuple[Any, list[str]]:
     """Return the columns found, as a reason in its recorded form and as a list.
 
     The first line of a table may be data, so its fields are shown only where one is a wanted or

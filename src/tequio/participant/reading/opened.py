@@ -1,7 +1,5 @@
 """Opening one file: its format by content and ending, and one way to read the rows of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -56,7 +54,10 @@ class Opened:
 
 
 def open_file(source: Source, wanted: Wanted, options: Options) -> Opened:
-    """Find out what a file is. Raises DataError where it cannot be read or is of no known format."""
+    """Find out what a file is.
+
+    Raises DataError where it cannot be read or is of no known format.
+    """
     with readable(source) as stream:
         head = stream.read(4096)
     suffix = ending(source.path)
@@ -81,7 +82,13 @@ def open_file(source: Source, wanted: Wanted, options: Options) -> Opened:
 
 
 def _unknown(source: Source, suffix: str) -> Exception:
-    return refusal(DataError, "ending-unknown", file=source.at(), ending=suffix or "–", names=[*SUFFIXES, *PACKED])
+    return refusal(
+        DataError,
+        "ending-unknown",
+        file=source.at(),
+        ending=suffix or "–",
+        names=[*SUFFIXES, *PACKED],
+    )
 
 
 def _first_sign(text: Text) -> str:
@@ -101,7 +108,12 @@ def _parses(text: Text, first: str) -> bool:
 
 
 def _json(text: Text, first: str) -> Opened:
-    form = Form("JSON array" if first == "[" else "JSON lines", text.compression, text.encoding, notes=text.notes)
+    form = Form(
+        "JSON array" if first == "[" else "JSON lines",
+        text.compression,
+        text.encoding,
+        notes=text.notes,
+    )
 
     read, unit = (json_array, "row") if first == "[" else (json_lines, "line")
     return Opened(text.source, form, (), False, unit, lambda columns: read(text))
@@ -139,7 +151,9 @@ def _table(text: Text, suffix: str, wanted: Wanted, options: Options) -> Opened:
             for start, _, row in records(text.lines(), table.dialect):
                 yield start, row
         except BadRecord as error:
-            raise refusal(DataError, "csv-invalid", file=source.at(f"line {error.line}"), why=error.why) from None
+            raise refusal(
+                DataError, "csv-invalid", file=source.at(f"line {error.line}"), why=error.why
+            ) from None
 
     return _tabular(source, form, table, fields, "line")
 
@@ -165,14 +179,25 @@ def _tabular(
             yield line, {name: row[i] for i, name in where}
 
     names = tuple(name for _, name in where)
-    return Opened(source, form, names, False, unit, read, width - len(names), shown=table.even and table.header)
+    return Opened(
+        source,
+        form,
+        names,
+        False,
+        unit,
+        read,
+        width - len(names),
+        shown=table.even and table.header,
+    )
 
 
 def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Sequence[Any]:
     """Return a row of the header's width, if only empty fields are beyond it. Raises DataError."""
     if len(row) > width and not any(v is not None and str(v).strip() for v in row[width:]):
         return row[:width]
-    raise refusal(DataError, "csv-other-width", file=source.at(where), found=len(row), expected=width)
+    raise refusal(
+        DataError, "csv-other-width", file=source.at(where), found=len(row), expected=width
+    )
 
 
 def _xlsx(source: Source, suffix: str, wanted: Wanted, options: Options) -> Opened:
@@ -194,7 +219,8 @@ def _xlsx(source: Source, suffix: str, wanted: Wanted, options: Options) -> Open
 
 def _sheet_table(book: Workbook, wanted: Wanted, options: Options) -> tuple[Table, int]:
     rows = [
-        (number, ["" if value is None else str(value) for value in row]) for number, row in islice(book.rows(), SAMPLE)
+        (number, ["" if value is None else str(value) for value in row])
+        for number, row in islice(book.rows(), SAMPLE)
     ]
     if not rows:
         raise refusal(DataError, "table-empty", file=book.source.at())

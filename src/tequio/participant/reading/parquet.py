@@ -1,7 +1,5 @@
 """Rows of Parquet: only the columns in use, with the names of class labels from the metadata."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +11,23 @@ from tequio.core.texts.words import refusal
 from tequio.participant.reading.streams import Source
 
 MANY_ROWS = 1024
-BEYOND = ("timestamp", "date", "time", "duration", "binary", "large_binary", "fixed_size_binary", "decimal")
+BEYOND = (
+    "timestamp",
+    "date",
+    "time",
+    "duration",
+    "binary",
+    "large_binary",
+    "fixed_size_binary",
+    "decimal",
+)
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """Hold what a Parquet file says about itself. classes: column -> the names of its class labels."""
+    """Hold what a Parquet file says about itself. classes: column -> the names of its class
+    labels.
+    """
 
     source: Source
     names: tuple[str, ...]
@@ -37,7 +46,10 @@ class ParquetFile:
 
 
 def open_parquet(source: Source) -> ParquetFile:
-    """Read the schema and metadata. Raises DataError where the file is damaged or pyarrow is missing."""
+    """Read the schema and metadata.
+
+    Raises DataError where the file is damaged or pyarrow is missing.
+    """
     with _opened(source) as file:
         schema = file.schema_arrow
         names = tuple(str(name) for name in schema.names)
@@ -66,6 +78,8 @@ def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         items = [(n, f["names"]) for n, f in features.items() if f.get("_type") == "ClassLabel"]
-        return {str(n): tuple(str(c) for c in names) for n, names in items if isinstance(names, list)}
+        return {
+            str(n): tuple(str(c) for c in names) for n, names in items if isinstance(names, list)
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -1,7 +1,5 @@
 """Reading texts to predict: one entry per row of a file, with its number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +30,15 @@ class Asked:
     text: str | None
 
 
-def read_asked(path: Path, columns: Sequence[str] = TEXT_COLUMNS, options: Options | None = None) -> list[Asked]:
-    """Read of a table the first of `columns` that it has, of any other file its lines. Raises DataError.
+def read_asked(
+    path: Path, columns: Sequence[str] = TEXT_COLUMNS, options: Options | None = None
+) -> list[Asked]:
+    """Read of a table the first of `columns` that it has, of any other file its lines.
 
-    Where `text` is among `columns` and the table has none of them, another usual name of texts will do.
+    Raises DataError.
+
+    Where `text` is among `columns` and the table has none of them, another usual name of texts will
+    do.
     """
     files = files_of(path, WHO)
     if len(files) > 1:
@@ -73,6 +76,10 @@ def _column(names: tuple[str, ...], columns: Sequence[str]) -> str | None:
     return usual("prompt", names) or usual("text", names) if "text" in columns else None
 
 
-def _no_text(opened: Opened, columns: Sequence[str], names: tuple[str, ...], where: str) -> DataError:
+def _no_text(
+    opened: Opened, columns: Sequence[str], names: tuple[str, ...], where: str
+) -> DataError:
     why = found(names, opened.genuine, opened.shown, ())[0]
-    return refusal(DataError, "no-text-column", file=opened.source.at(where), names=list(columns), why=why)
+    return refusal(
+        DataError, "no-text-column", file=opened.source.at(where), names=list(columns), why=why
+    )

@@ -1,6 +1,6 @@
-"""Reading a source (files, folders, patterns) as a stream of examples, with a report of what it is."""
-
-from __future__ import annotations
+"""Reading a source (files, folders, patterns) as a stream of examples, with a report of what it
+is.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,9 @@ SHAPES = 1000  # sets of columns that are remembered
 
 
 def reader_name(reader: str) -> str:
-    """Return whose file it is, in words: a participant's, or that of a section of federation.toml."""
+    """Return whose file it is, in words: a participant's, or that of a section of
+    federation.toml.
+    """
     return f"{reader}:" if reader.startswith("[") else f"Participant {reader}:"
 
 
@@ -60,7 +62,9 @@ class Reading:
     def __iter__(self) -> Iterator[Example]:
         reports: list[FileReport] = []
         for path in files_of(self._paths, self._who):
-            file = _File(open_file(Source(path, self._who), self._wanted, self._options), self._wanted)
+            file = _File(
+                open_file(Source(path, self._who), self._wanted, self._options), self._wanted
+            )
             yield from file.examples()
             reports.append(file.report())
             self.report = ReadReport(tuple(reports))
@@ -164,7 +168,11 @@ class _File:
         why, shown = found(names, self.opened.genuine, self.opened.shown, given)
         if self.opened.form.header is False:
             why, shown = Reason("columns-numbered", {"count": len(names)}).as_record(), []
-        code = "data-column-or-header" if self.opened.form.header and not shown else "data-column-missing"
+        code = (
+            "data-column-or-header"
+            if self.opened.form.header and not shown
+            else "data-column-missing"
+        )
         names = [error.column, *([error.or_else] if error.or_else else [])]
         near = nearest(error.column, shown)
         return refusal(DataError, code, file=self._place(line), names=names, why=why, nearest=near)

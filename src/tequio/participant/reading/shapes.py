@@ -1,7 +1,5 @@
 """Shapes of text: which columns a row's text, label, prompt, response or chat stand in."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +30,9 @@ class Missing(Exception):
         super().__init__("a column is missing")
 
 
-def plan_for(names: Sequence[str], wanted: Wanted, sample: Sequence[Mapping[str, Any]] = ()) -> Plan:
+def plan_for(
+    names: Sequence[str], wanted: Wanted, sample: Sequence[Mapping[str, Any]] = ()
+) -> Plan:
     """Return which columns to use. Given names win, then standard ones, then usual ones.
 
     sample: rows by whose values the label's column (and then the text's) is found where no name
@@ -77,12 +77,16 @@ def _plan(names: Sequence[str], columns: dict[str, str], given: Mapping[str, str
 
 def _longest(names: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the only column of texts, or the one whose texts are at least twice as long."""
-    lengths = {name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names}
+    lengths = {
+        name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names
+    }
     return twice_as_long(names, lengths)
 
 
 def twice_as_long(names: Sequence[str], lengths: Mapping[str, int]) -> str | None:
-    """Return the only name with a length above 0, or the one whose length is at least twice that of any other."""
+    """Return the only name with a length above 0, or the one whose length is at least twice that of
+    any other.
+    """
     order = sorted((name for name in names if lengths[name]), key=lambda name: -lengths[name])
     leads = len(order) == 1 or (len(order) > 1 and lengths[order[0]] >= 2 * lengths[order[1]])
     return order[0] if leads else None
@@ -199,5 +203,7 @@ def text_at(row: Mapping[str, Any], column: str) -> str:
 
 
 def has_flaw(text: str) -> bool:
-    """Return whether a text holds a NUL or half of a surrogate pair, with which no tokenizer can work."""
+    """Return whether a text holds a NUL or half of a surrogate pair, with which no tokenizer
+    can work.
+    """
     return "\0" in text or SURROGATE.search(text) is not None

@@ -1,7 +1,5 @@
 """Which files a path means: a file, the data files of a folder, a pattern, or a list of these."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Sequence
@@ -59,7 +57,9 @@ def _inside(folder: Path, who: str) -> list[Path]:
         if file.is_file() and not file.name.startswith((".", "~$")) and ending(file) in SUFFIXES
     )
     if not found:
-        raise refusal(DataError, "folder-without-data", folder=f"{who} {folder}", names=[*SUFFIXES, *PACKED])
+        raise refusal(
+            DataError, "folder-without-data", folder=f"{who} {folder}", names=[*SUFFIXES, *PACKED]
+        )
     return found
 
 

@@ -1,6 +1,6 @@
-"""Bytes and characters of a file: compression by content, and the encoding by looking at all of it."""
-
-from __future__ import annotations
+"""Bytes and characters of a file: compression by content, and the encoding by looking at all of
+it.
+"""
 
 import bz2
 import codecs
@@ -30,10 +30,13 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 CHUNK = 1 << 16
-MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+MULTIBYTE = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
 UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")  # Windows-1252 has no such characters
 RUN = re.compile(rb"[\x80-\xff]{4,}")
-SIGNS = rb"\x80-\x89\x8b\x91\x93-\x95\x98\x99\x9b\xa1-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf"  # of Windows-1252
+# of Windows-1252
+SIGNS = rb"\x80-\x89\x8b\x91\x93-\x95\x98\x99\x9b\xa1-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf"
 INSIDE = re.compile(rb"(?<=[A-Za-z])[" + SIGNS + rb"](?=[a-z])")
 
 
@@ -119,7 +122,10 @@ def compression_of(head: bytes) -> str:
 
 @contextmanager
 def readable(source: Source) -> Iterator[io.BufferedReader]:
-    """Open a file as bytes, uncompressed. Raises DataError where it cannot be read or is damaged."""
+    """Open a file as bytes, uncompressed.
+
+    Raises DataError where it cannot be read or is damaged.
+    """
     kind = ""
     try:
         with open_regular(source.path) as raw:
@@ -131,7 +137,9 @@ def readable(source: Source) -> Iterator[io.BufferedReader]:
         raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
     except UnicodeError as error:
         name = error.encoding if isinstance(error, UnicodeDecodeError) else "the given encoding"
-        raise refusal(DataError, "file-of-other-encoding", file=source.at(), encoding=name) from None
+        raise refusal(
+            DataError, "file-of-other-encoding", file=source.at(), encoding=name
+        ) from None
     except OSError as error:
         if kind and error.errno is None:
             raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
@@ -181,7 +189,9 @@ def _check(source: Source, stream: io.BufferedReader, head: bytes, encoding: str
             piece = stream.read(CHUNK)
         decoder.decode(b"", True)
     except UnicodeError:
-        raise refusal(DataError, "encoding-damaged", file=source.at(), encoding=encoding.upper()) from None
+        raise refusal(
+            DataError, "encoding-damaged", file=source.at(), encoding=encoding.upper()
+        ) from None
 
 
 def _utf8_or_western(source: Source, kind: str, stream: io.BufferedReader, head: bytes) -> Text:
@@ -207,7 +217,10 @@ def _utf8_or_western(source: Source, kind: str, stream: io.BufferedReader, head:
     if utf8:
         return Text(source, kind, "utf-8")
     if western.plausible():
-        note = "The file is not UTF-8; it was read as Windows-1252. If letters are wrong, name its encoding."
+        note = (
+            "The file is not UTF-8; it was read as Windows-1252. If letters are wrong, name "
+            "its encoding."
+        )
         return Text(source, kind, "cp1252", (note,))
     number, byte = _first_fault(source)
     raise refusal(DataError, "not-utf-8", file=source.at(), line=number, byte=byte)

@@ -1,7 +1,5 @@
 """Rows of text tables (CSV, TSV and their kin) in a known dialect."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +36,10 @@ class BadRecord(Exception):
 
 
 def records(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (first line, number of lines, fields) of each record that is not blank. Raises BadRecord."""
+    """Yield (first line, number of lines, fields) of each record that is not blank.
+
+    Raises BadRecord.
+    """
     for start, count, fields in _records(islice(lines, dialect.skip, None), dialect):
         if any(fields) and any(field.strip() for field in fields):
             yield start + dialect.skip, count, fields
@@ -55,7 +56,9 @@ def _records(lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, int,
 
 
 def _doubled(lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    reader = csv.reader(lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaces)
+    reader = csv.reader(
+        lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaces
+    )
     start = 1
     try:
         for fields in reader:

@@ -1,7 +1,5 @@
 """What a reader looks for in a file: roles of columns, and the labels that are allowed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +22,10 @@ class Wanted:
 
     def known_in(self, names: Sequence[str]) -> int:
         """Return how many roles of this task find a usual name among these."""
-        labelled, others = ["text", "label"], [role for role in USUAL if role not in ("label", "input")]
+        labelled, others = (
+            ["text", "label"],
+            [role for role in USUAL if role not in ("label", "input")],
+        )
         roles = labelled if self.kind == "classification" else others
         return sum(usual(role, names) is not None for role in roles)
 

@@ -1,7 +1,5 @@
 """Rows of the first sheet of an Excel workbook (.xlsx), by openpyxl, which is an extra."""
 
-from __future__ import annotations
-
 import datetime
 import warnings
 from collections.abc import Iterator
@@ -37,13 +35,18 @@ class Workbook:
                     if any(value is not None and str(value).strip() for value in values):
                         yield number, values
             except Exception:  # a damaged archive or its XML can raise anything inside openpyxl
-                raise refusal(DataError, "file-cut-off", file=self.source.at(), format="Excel") from None
+                raise refusal(
+                    DataError, "file-cut-off", file=self.source.at(), format="Excel"
+                ) from None
             finally:
                 book.close()
 
 
 def open_workbook(source: Source) -> Workbook:
-    """Open a workbook and count its sheets. Raises DataError where it is damaged or openpyxl is missing."""
+    """Open a workbook and count its sheets.
+
+    Raises DataError where it is damaged or openpyxl is missing.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with closing(_load(source)) as book:

@@ -1,10 +1,10 @@
-"""The accounts of a run from its ledger: energy, carbon and money of each participant, of the coordinator, and in all.
+"""The accounts of a run from its ledger: energy, carbon and money of each participant, of the
+coordinator, and in all.
 
-Carbon is location-based and gross: E·PUE·I, offsets left out, with the embodied share beside it. SCI = (E·I + M)/R, ISO/IEC 21031, with
-R = a million tokens trained in the rounds. Where some do not tell their place, sums are of the energy whose intensity is known, and say so.
+Carbon is location-based and gross: E·PUE·I, offsets left out, with the embodied share beside it.
+SCI = (E·I + M)/R, ISO/IEC 21031, with R = a million tokens trained in the rounds. Where some do not
+tell their place, sums are of the energy whose intensity is known, and say so.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,11 +39,17 @@ from tequio.report.format import finite
 
 MILLION = 1e6
 WHOLE = 0.999  # share of the energy from which on a sum of grams is said to be of all
-BOUNDARY = "rounds with their evaluation and coordination, all epochs, rejected and failed rounds; no personal models"
+BOUNDARY = (
+    "rounds with their evaluation and coordination, all epochs, rejected and failed "
+    "rounds; no personal models"
+)
 
 
 def accounts(entries: Sequence[Record]) -> Json:
-    """participants, coordinator, total, sci: joules, grams, embodied grams, money by currency; None where not known."""
+    """participants, coordinator, total, sci: joules, grams, embodied grams, money by currency;
+
+    None where not known.
+    """
     run = last_body(entries, "run")
     rounds = rounds_of(entries)
     alone = run.get("simulation") is not False
@@ -53,7 +59,10 @@ def accounts(entries: Sequence[Record]) -> Json:
     worked = grouped((str(row.get("name")), row) for body in rounds for row in work_rows(body))
     made = grouped((str(body.get("name")), body) for body in bodies(entries, "personal"))
     trained = {name: worked.get(name, []) for name in dict.fromkeys([*names, *worked])}
-    people = {name: [*trained.get(name, []), *made.get(name, [])] for name in dict.fromkeys([*trained, *made])}
+    people = {
+        name: [*trained.get(name, []), *made.get(name, [])]
+        for name in dict.fromkeys([*trained, *made])
+    }
     own = {name: sums(rows) for name, rows in people.items() if name != centre}
     rest = _rest(rounds, own.keys() if alone else ())
     coordinator = sums(rest) | {"money": _coordinator_money(config_of(run), rest)}
@@ -69,7 +78,11 @@ def accounts(entries: Sequence[Record]) -> Json:
 
 def work_rows(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Who worked in a round: trained (those whose update is still on its way too) or evaluated."""
-    return [*tables(body.get("train")), *tables(body.get("in_flight")), *tables(body.get("evaluation"))]
+    return [
+        *tables(body.get("train")),
+        *tables(body.get("in_flight")),
+        *tables(body.get("evaluation")),
+    ]
 
 
 def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
@@ -87,13 +100,18 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
         "grams_share": known / joules if joules else None,
         "embodied": total(r.get("embodied") for r in records),
         "intensity": _intensity(placed),
-        "money": added({found["currency"]: found["amount"]} for row in rows if (found := row_money(row))),
+        "money": added(
+            {found["currency"]: found["amount"]} for row in rows if (found := row_money(row))
+        ),
         "unusable": sum(map(unusable, rows)),
     }
 
 
 def hosted(record: Mapping[str, Any]) -> Any:
-    """Joules of one energy record at the watts of the machine it was made on; `joules` may be at those of the one it stands for."""
+    """Joules of one energy record at the watts of the machine it was made on;
+
+    `joules` may be at those of the one it stands for.
+    """
     return record.get("joules") if record.get("hosted") is None else record["hosted"]
 
 
@@ -110,17 +128,29 @@ def _intensity(placed: Sequence[Mapping[str, Any]]) -> float | None:
     joules = total(r.get("joules") for r in placed)
     if not joules:
         return None
-    return math.fsum(r["joules"] * r["intensity"] for r in placed if finite(r.get("joules")) is not None) / joules
+    return (
+        math.fsum(
+            r["joules"] * r["intensity"] for r in placed if finite(r.get("joules")) is not None
+        )
+        / joules
+    )
 
 
 def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Json]:
-    """The coordinator's energy of each round, the centre's with it: without what participants in its process drew."""
+    """The coordinator's energy of each round, the centre's with it: without what participants in
+    its process drew.
+    """
     names, out = set(inside), []
     for body in rounds:
         record = table(body.get("energy"))
         whole = finite(record.get("joules"))
         if whole is not None:
-            drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
+            drawn = (
+                total(
+                    hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names
+                )
+                or 0.0
+            )
             out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
     return out
 
@@ -166,11 +196,16 @@ def _sci(whole: Json, tokens: float) -> Json:
 
 
 def card(
-    found: Json, entries: Sequence[Record], books: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({})
+    found: Json,
+    entries: Sequence[Record],
+    books: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
 ) -> Json:
-    """For a model card (Hugging Face's field, in grams): electricity and embodied share; None unless all of it is known and told.
+    """For a model card (Hugging Face's field, in grams): electricity and embodied share;
 
-    of, name: whose they are, as books.scope says it. Of a participant's own record they are its own part, by its book where that is
+    None unless all of it is known and told.
+
+    of, name: whose they are, as books.scope says it. Of a participant's own record they are its own
+        part, by its book where that is
     here: it has the rounds.
     """
     whole, run = found["total"], last_body(entries, "run")
@@ -186,7 +221,10 @@ def card(
         of = "adapted" if adapted(entries) else "book" if lines else "personal"
     scope = Words("en")(f"books.scope.{of}", name=name)
     methods = sorted({str(table(body.get("energy")).get("method")) for body in worked})
-    source = f"Tequio {table(run.get('versions')).get('tequio')}: {', '.join(methods)}; location-based, no offsets"
+    source = (
+        f"Tequio {table(run.get('versions')).get('tequio')}: {', '.join(methods)}; "
+        "location-based, no offsets"
+    )
     return {
         "co2_eq_emissions": {
             "emissions": whole["grams"] + (whole["embodied"] or 0.0) if known else None,

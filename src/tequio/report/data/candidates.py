@@ -1,7 +1,5 @@
 """What a participant could have kept, which rule chose, and how each model does class by class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,19 +13,32 @@ FEW_TEXTS = 20  # with fewer validation texts they hardly decide
 
 
 def candidates(body: Mapping[str, Any]) -> Json:
-    """rule, lead, error, and the candidates with their validation scores: base, local and shared first, then by loss.
+    """rule, lead, error, and the candidates with their validation scores: base, local and shared
+    first, then by loss.
 
-    rule: `shrunk` or `clear_lead`, see `tequio.participant.choice`. Of earlier records `lowest_loss`, or `within_one_error` where the
-    shared model was chosen although another's loss is lower, by less than one standard error; None where no choice is recorded. Of
-    records without `choice` it follows from the losses. few: too few validation texts to choose by.
+    rule: `shrunk` or `clear_lead`, see `tequio.participant.choice`. Of earlier records
+        `lowest_loss`, or `within_one_error` where the
+    shared model was chosen although another's loss is lower, by less than one standard error; None
+    where no choice is recorded. Of records without `choice` it follows from the losses. few: too
+    few validation texts to choose by.
     """
-    known = {name: found for name, given in table(body.get("candidates")).items() if (found := scores(given))}
+    known = {
+        name: found
+        for name, given in table(body.get("candidates")).items()
+        if (found := scores(given))
+    }
     losses = {name: found["loss"] for name, found in known.items() if found["loss"] is not None}
     recorded, rule = table(body.get("choice")), table(body.get("choice")).get("rule")
     chosen = body["chosen"] if isinstance(body.get("chosen"), str) else None
     if rule is None and chosen in losses and len(losses) > 1:
         rule = "lowest_loss" if losses[chosen] <= min(losses.values()) else "within_one_error"
-    order = sorted(known, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), losses.get(name, 1e9)))
+    order = sorted(
+        known,
+        key=lambda name: (
+            FIRST.index(name) if name in FIRST else len(FIRST),
+            losses.get(name, 1e9),
+        ),
+    )
     return {
         "rule": rule if rule in RULES else None,
         "best": recorded.get("best") if isinstance(recorded.get("best"), str) else None,
@@ -38,20 +49,29 @@ def candidates(body: Mapping[str, Any]) -> Json:
         "lead": finite(recorded.get("lead")),
         "error": finite(recorded.get("error")),
         "rows": [
-            {"name": name, "chosen": name == chosen, "right": right(known[name]), **known[name]} for name in order
+            {"name": name, "chosen": name == chosen, "right": right(known[name]), **known[name]}
+            for name in order
         ],
     }
 
 
 def right(score: Json | None) -> int | None:
     """How many texts are answered right, by the accuracy and the number of texts."""
-    if not score or score["accuracy"] is None or not 0 <= score["accuracy"] <= 1 or (score["examples"] or 0) < 1:
+    if (
+        not score
+        or score["accuracy"] is None
+        or not 0 <= score["accuracy"] <= 1
+        or (score["examples"] or 0) < 1
+    ):
         return None
     return round(float(score["accuracy"]) * int(score["examples"]))
 
 
 def classes(body: Mapping[str, Any], labels: Sequence[Any]) -> Json | None:
-    """The metrics of classes as recorded, with the federation's names of the classes; None where there are none."""
+    """The metrics of classes as recorded, with the federation's names of the classes;
+
+    None where there are none.
+    """
     given = table(body.get("classes"))
     baseline = table(given.get("baseline"))
     support, ranges, cells = given.get("support"), table(given.get("right")), given.get("confusion")
@@ -77,7 +97,10 @@ def classes(body: Mapping[str, Any], labels: Sequence[Any]) -> Json | None:
                 "label": names[i],
                 "support": _count(count),
                 "right": {model: _range(ranges.get(model), i) for model in ("local", "personal")},
-                "taken_for": [{"label": names[j], "count": n} for n, j in sorted(taken.get(i, []), reverse=True)],
+                "taken_for": [
+                    {"label": names[j], "count": n}
+                    for n, j in sorted(taken.get(i, []), reverse=True)
+                ],
             }
             for i, count in enumerate(support)
         ],
@@ -86,18 +109,26 @@ def classes(body: Mapping[str, Any], labels: Sequence[Any]) -> Json | None:
 
 
 def _shares(given: Any) -> Json:
-    return {model: finite(table(given).get(model)) for model in ("base", "local", "shared", "personal")}
+    return {
+        model: finite(table(given).get(model)) for model in ("base", "local", "shared", "personal")
+    }
 
 
 def _counts(rows: Any, width: int) -> list[list[int]]:
     """The rows of a list that hold so many counts, and nothing else."""
     lists = [row for row in rows if isinstance(row, list)] if isinstance(rows, list) else []
-    found = [[count for value in row if (count := _count(value)) is not None] for row in lists if len(row) == width]
+    found = [
+        [count for value in row if (count := _count(value)) is not None]
+        for row in lists
+        if len(row) == width
+    ]
     return [row for row in found if len(row) == width]
 
 
 def _range(given: Any, index: int) -> list[int] | None:
-    return next(iter(_counts(given[index : index + 1], 2)), None) if isinstance(given, list) else None
+    return (
+        next(iter(_counts(given[index : index + 1], 2)), None) if isinstance(given, list) else None
+    )
 
 
 def _count(value: Any) -> int | None:
@@ -106,16 +137,25 @@ def _count(value: Any) -> int | None:
 
 
 def data_notes(listed: Mapping[str, Any], max_tokens: float | None, labels: Sequence[Any]) -> Json:
-    """What to mind of a participant's data: rows left out by reason, texts cut, classes that are missing or rare.
+    """What to mind of a participant's data: rows left out by reason, texts cut, classes that are
+    missing or rare.
 
-    left_out: {reason: rows} of rows; one_class: all its training texts have one class; missing: classes of the federation without a
+    left_out: {reason: rows} of rows; one_class: all its training texts have one class; missing:
+        classes of the federation without a
     training text here; missing_test, rare_test: classes without a test text, or with one to four.
     """
     data = table(listed.get("data"))
-    dropped = {str(k): int(n) for k, v in table(data.get("dropped")).items() if (n := finite(v)) is not None and n >= 1}
+    dropped = {
+        str(k): int(n)
+        for k, v in table(data.get("dropped")).items()
+        if (n := finite(v)) is not None and n >= 1
+    }
     counts = [n for v in table(data.get("counts")).values() if (n := finite(v)) is not None]
     balance = table(data.get("balance"))
-    train, test = ({str(k): finite(v) or 0 for k, v in table(balance.get(s)).items()} for s in ("train", "test"))
+    train, test = (
+        {str(k): finite(v) or 0 for k, v in table(balance.get(s)).items()}
+        for s in ("train", "test")
+    )
     there = sum(count > 0 for count in train.values())
     names = [str(label) for label in labels]
     known = names and train

@@ -1,6 +1,6 @@
-"""Rounds in simulated time ([shift]): when each worked, what it emitted then, and what it would have emitted had nobody been shifted."""
-
-from __future__ import annotations
+"""Rounds in simulated time ([shift]): when each worked, what it emitted then, and what it would
+have emitted had nobody been shifted.
+"""
 
 import math
 from collections import Counter
@@ -26,10 +26,13 @@ KEYS = ("joules", "grams", "at_once", "hours")
 
 
 def shifted(entries: Sequence[Record]) -> Json | None:
-    """policy, began, ended, ended_at_once, participants (the centre too), total, budget; None without [shift].
+    """policy, began, ended, ended_at_once, participants (the centre too), total, budget;
 
-    grams and at_once are of training alone, which is what is shifted: measured joules · PUE · intensity at its hours, and at those of
-    the same rounds had all worked at once. hours: simulated, at work.
+    None without [shift].
+
+    grams and at_once are of training alone, which is what is shifted: measured joules · PUE ·
+    intensity at its hours, and at those of the same rounds had all worked at once. hours:
+    simulated, at work.
     """
     given = table(config_of(last_body(entries, "run")).get("shift"))
     rounds = [body for body in bodies(entries, "round") if table(body.get("shift"))]
@@ -38,7 +41,9 @@ def shifted(entries: Sequence[Record]) -> Json | None:
     rows = grouped(pair for body in rounds for pair in _rows(body))
     rested = Counter(str(name) for body in rounds for name in body["shift"].get("rested", ()))
     names = list(dict.fromkeys([*rows, *rested]))
-    people = [_of(rows.get(name, [])) | {"name": name, "rested": rested.get(name, 0)} for name in names]
+    people = [
+        _of(rows.get(name, [])) | {"name": name, "rested": rested.get(name, 0)} for name in names
+    ]
     last = table(rounds[-1].get("shift")) if rounds else {}
     clock = table(last.get("clock"))
     limit, spent = finite(given.get("kg_co2e")), finite(clock.get("spent"))
@@ -51,7 +56,9 @@ def shifted(entries: Sequence[Record]) -> Json | None:
         "rounds": len(rounds),
         "participants": people,
         "total": _of([row for mine in rows.values() for row in mine]),
-        "budget": None if limit is None else budget | {"minimum": given.get("minimum"), "alpha": given.get("alpha")},
+        "budget": None
+        if limit is None
+        else budget | {"minimum": given.get("minimum"), "alpha": given.get("alpha")},
     }
 
 
@@ -78,4 +85,8 @@ def _row(work: Mapping[str, Any], energy: Mapping[str, Any]) -> Json:
 
 def _of(rows: Sequence[Json]) -> Json:
     sums: Json = {key: total(row[key] for row in rows) for key in KEYS}
-    return {"rounds": len(rows), **sums, "saved": 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None}
+    return {
+        "rounds": len(rows),
+        **sums,
+        "saved": 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None,
+    }

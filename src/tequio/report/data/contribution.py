@@ -1,10 +1,10 @@
-"""What each participant gave and what it got, how evenly, and what to change where the rich gain and the poor do not.
+"""What each participant gave and what it got, how evenly, and what to change where the rich gain
+and the poor do not.
 
-Gave: texts, tokens computed, energy, money where it is told, contribution to the fall of the validation loss. Got: the benefit
-b = (loss alone - loss of the personal model) / loss alone. Gini and Jain of both; rich and poor are the halves by rank and tokens.
+Gave: texts, tokens computed, energy, money where it is told, contribution to the fall of the
+validation loss. Got: the benefit b = (loss alone - loss of the personal model) / loss alone. Gini
+and Jain of both; rich and poor are the halves by rank and tokens.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,9 @@ FEW = 0.5  # of the richer half's: from there on the lesser one is said to be be
 
 
 def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) -> Json:
-    """participants (gave and got), evenness {what: gini, jain}, statement (None, behind or left_out), poor, and changes to try."""
+    """participants (gave and got), evenness {what: gini, jain}, statement (None, behind or
+    left_out), poor, and changes to try.
+    """
     rounds = bodies(entries, "round")
     spent = {a["name"]: a for a in accounts["participants"]}
     credits = _credits(entries)
@@ -53,12 +55,19 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
         for person in people
     ]
     even: Json = {key: _evenness([row[key] for row in rows]) for key in GIVEN}
-    even["benefit"] = _evenness([None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows])
-    return {"participants": rows, "evenness": even, **_statement(rows, config_of(last_body(entries, "run")))}
+    even["benefit"] = _evenness(
+        [None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows]
+    )
+    return {
+        "participants": rows,
+        "evenness": even,
+        **_statement(rows, config_of(last_body(entries, "run"))),
+    }
 
 
 def _credits(entries: Sequence[Record]) -> dict[str, float]:
-    """Each one's part of how far the mean validation loss fell up to the best round, by its agreement with the others in accepted rounds.
+    """Each one's part of how far the mean validation loss fell up to the best round, by its
+    agreement with the others in accepted rounds.
 
     Empty where it did not fall, or where on the whole nobody agreed.
     """
@@ -89,7 +98,13 @@ def _evenness(values: Sequence[float | None]) -> Json:
 
 def _statement(rows: Sequence[Json], config: Mapping[str, Any]) -> Json:
     known = [r for r in rows if r["benefit"] is not None and r["rank"] is not None]
-    none: Json = {"statement": None, "poor": [], "poor_benefit": None, "rich_benefit": None, "changes": []}
+    none: Json = {
+        "statement": None,
+        "poor": [],
+        "poor_benefit": None,
+        "rich_benefit": None,
+        "changes": [],
+    }
     if len(known) < 2 or len({(r["rank"], r["tokens"]) for r in known}) < 2:
         return none
     ranked = sorted(known, key=lambda r: (r["rank"], r["tokens"] or 0.0))

@@ -1,6 +1,6 @@
-"""How long a run took on the clock, apart from the sum of the work in it: several participants work side by side."""
-
-from __future__ import annotations
+"""How long a run took on the clock, apart from the sum of the work in it: several participants work
+side by side.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,13 @@ from tequio.report.format import finite
 
 
 def elapsed(rounds: Sequence[Mapping[str, Any]], personal: Sequence[Mapping[str, Any]]) -> Json:
-    """elapsed: seconds on the clock, of the rounds and of the personal models; None where that cannot be told.
+    """elapsed: seconds on the clock, of the rounds and of the personal models;
 
-    A round's record holds its own time on the clock. Personal models are made side by side: theirs is the time in which at
-    least one was being made, by when each began and how long it took. Waiting between sittings of a run is not in it.
+    None where that cannot be told.
+
+    A round's record holds its own time on the clock. Personal models are made side by side: theirs
+    is the time in which at least one was being made, by when each began and how long it took.
+    Waiting between sittings of a run is not in it.
     work: the sum of all that was worked, one after the other.
     """
     made = union([span for body in personal if (span := _span(body))])

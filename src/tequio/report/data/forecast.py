@@ -1,7 +1,5 @@
 """Rows and names of a forecast, as its page and the terminal show them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +9,10 @@ from tequio.core.texts.words import Words
 
 def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
     """Participants, and the centre where it trains too."""
-    return [*plan["participants"], *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else [])]
+    return [
+        *plan["participants"],
+        *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else []),
+    ]
 
 
 def machines(names: Iterable[str], w: Words) -> str:
@@ -21,7 +22,9 @@ def machines(names: Iterable[str], w: Words) -> str:
 
 def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], str]) -> str:
     """Machines with their factors; empty where there are none."""
-    return ", ".join(f"{machines([machine], w)} × {shown(factor)}" for machine, factor in factors.items())
+    return ", ".join(
+        f"{machines([machine], w)} × {shown(factor)}" for machine, factor in factors.items()
+    )
 
 
 def unchecked(fields: Iterable[str], w: Words) -> str:

@@ -1,9 +1,9 @@
-"""What the report knows of each participant: its models, gains and verdict; and of all of them: means, and equity between them.
+"""What the report knows of each participant: its models, gains and verdict; and of all of them:
+means, and equity between them.
 
-The verdict is that of `verdicts`: by texts answered right in classification, by loss in language modelling. Equity goes by loss.
+The verdict is that of `verdicts`: by texts answered right in classification, by loss in language
+modelling. Equity goes by loss.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,9 @@ def _gain(body: Mapping[str, Any], which: str) -> Json:
 
 @dataclass(frozen=True)
 class Basis:
-    """What all participants of a run are judged by: the other model, the smallest effect, task, classes, longest text."""
+    """What all participants of a run are judged by: the other model, the smallest effect, task,
+    classes, longest text.
+    """
 
     comparison: str | None
     causal: bool
@@ -45,8 +47,12 @@ class Basis:
     max_tokens: float | None = None
 
 
-def participant(name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, basis: Basis) -> Json:
-    """One participant: its hardware and data, what it did, its models' scores, gains and verdict."""
+def participant(
+    name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, basis: Basis
+) -> Json:
+    """One participant: its hardware and data, what it did, its models' scores, gains and
+    verdict.
+    """
     comparison = basis.comparison
     test = table(body.get("test"))
     result = {model: scores(test.get(model)) for model in MODELS}
@@ -97,7 +103,9 @@ def _examples(listed: Mapping[str, Any]) -> Json:
     out: Json = {}
     for split in ("train", "validation", "test"):
         given = table(listed.get("batches")).get(split, table(listed.get("data")).get(split))
-        count = finite(table(given).get("examples", table(given).get("count")) if table(given) else given)
+        count = finite(
+            table(given).get("examples", table(given).get("count")) if table(given) else given
+        )
         out[split] = None if count is None else int(count)
     return out
 
@@ -122,7 +130,10 @@ def means(people: Sequence[Json]) -> Json:
 
 
 def _together(people: Sequence[Json]) -> Json | None:
-    """Texts answered right by each model, over all participants whose models were counted; None where there are none."""
+    """Texts answered right by each model, over all participants whose models were counted;
+
+    None where there are none.
+    """
     counted = [p for p in people if p["outcome"]["examples"] and p["right"]["personal"] is not None]
     if not counted:
         return None
@@ -133,15 +144,30 @@ def _together(people: Sequence[Json]) -> Json | None:
 
 
 def equity(people: Sequence[Json]) -> Json:
-    """Spread of the benefit b = (loss of the other - loss of the personal model) / loss of the other.
+    """Spread of the benefit b = (loss of the other - loss of the personal model) / loss of the
+    other.
 
     Gini and Jain are those of 1 - b, the part of the loss that remains: b itself may be negative.
     """
     known = [p for p in people if p["benefit"] is not None]
     benefits = [p["benefit"] for p in known]
     if not benefits:
-        keys = ("mean", "minimum", "worst_decile", "share_positive", "gini", "jain", "spearman_rank")
-        return {**dict.fromkeys(keys), "participants": 0, "by_rank": [], "left_behind": None, "ahead": None}
+        keys = (
+            "mean",
+            "minimum",
+            "worst_decile",
+            "share_positive",
+            "gini",
+            "jain",
+            "spearman_rank",
+        )
+        return {
+            **dict.fromkeys(keys),
+            "participants": 0,
+            "by_rank": [],
+            "left_behind": None,
+            "ahead": None,
+        }
     remaining = [max(0.0, 1 - b) for b in benefits]
     ranked = [p for p in known if p["rank"] is not None]
     levels = sorted({p["rank"] for p in ranked})
@@ -154,7 +180,11 @@ def equity(people: Sequence[Json]) -> Json:
         }
         for level in levels
     ]
-    rho = spearman([p["benefit"] for p in ranked], [p["rank"] for p in ranked]) if len(ranked) > 2 else None
+    rho = (
+        spearman([p["benefit"] for p in ranked], [p["rank"] for p in ranked])
+        if len(ranked) > 2
+        else None
+    )
     return {
         "mean": mean(benefits),
         "minimum": min(benefits),
@@ -171,9 +201,16 @@ def equity(people: Sequence[Json]) -> Json:
 
 
 def _ahead(people: Sequence[Json]) -> Json:
-    """By the measure of the verdicts: of how many the figure is known, above zero, and who is furthest ahead and behind."""
-    known = sorted((p for p in people if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
-    ends = {end: p["name"] for end, p in zip(("behind", "first"), (known[:1] + known[-1:]), strict=False)}
+    """By the measure of the verdicts: of how many the figure is known, above zero, and who is
+    furthest ahead and behind.
+    """
+    known = sorted(
+        (p for p in people if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"]
+    )
+    ends = {
+        end: p["name"]
+        for end, p in zip(("behind", "first"), (known[:1] + known[-1:]), strict=False)
+    }
     return {
         "known": len(known),
         "above": sum(p["outcome"]["effect"]["mean"] > 0 for p in known),

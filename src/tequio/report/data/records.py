@@ -1,6 +1,6 @@
-"""Reading the ledger's records without trusting them: what is missing or of another type becomes None."""
-
-from __future__ import annotations
+"""Reading the ledger's records without trusting them: what is missing or of another type
+becomes None.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,12 +43,16 @@ def last_body(entries: Sequence[Record], kind: str) -> Mapping[str, Any]:
 
 
 def config_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration in a run's first record, with the keys that it leaves out because they stand at their default."""
+    """The configuration in a run's first record, with the keys that it leaves out because they
+    stand at their default.
+    """
     return whole_config(run.get("config"))
 
 
 def at_home(entries: Sequence[Record]) -> bool:
-    """Whether this is a participant's own record of a federation across a network: it has no rounds, its book has them."""
+    """Whether this is a participant's own record of a federation across a network: it has no
+    rounds, its book has them.
+    """
     return bool(table(last_body(entries, "run").get("facts")))
 
 
@@ -64,7 +68,11 @@ def table(value: Any) -> Mapping[str, Any]:
 
 def tables(value: Any) -> list[Mapping[str, Any]]:
     """The tables of a list."""
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+    return (
+        [item for item in value if isinstance(item, Mapping)]
+        if isinstance(value, list | tuple)
+        else []
+    )
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -126,7 +134,11 @@ def wilson(share: float | None, examples: float | None) -> tuple[float | None, f
         return None, None
     extra = Z95**2 / examples
     middle = (share + extra / 2) / (1 + extra)
-    half = Z95 * math.sqrt(max(0.0, share * (1 - share)) / examples + extra / (4 * examples)) / (1 + extra)
+    half = (
+        Z95
+        * math.sqrt(max(0.0, share * (1 - share)) / examples + extra / (4 * examples))
+        / (1 + extra)
+    )
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -147,15 +159,24 @@ def energy_rows(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def row_energy(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The energy of one `train` row: a record under `energy`, or bare `joules`. Empty where it is not usable."""
-    found = table(row.get("energy")) or ({"joules": row["joules"]} if finite(row.get("joules")) is not None else {})
+    """The energy of one `train` row: a record under `energy`, or bare `joules`.
+
+    Empty where it is not usable.
+    """
+    found = table(row.get("energy")) or (
+        {"joules": row["joules"]} if finite(row.get("joules")) is not None else {}
+    )
     return found if usable_energy(found) else {}
 
 
 def usable_energy(found: Mapping[str, Any]) -> bool:
-    """Whether no figure of an energy record is negative or larger than any machine's: older versions recorded some unread."""
+    """Whether no figure of an energy record is negative or larger than any machine's: older
+    versions recorded some unread.
+    """
     figures = [
-        finite(found.get(key)) for key in ("joules", "seconds", "embodied", "hosted") if found.get(key) is not None
+        finite(found.get(key))
+        for key in ("joules", "seconds", "embodied", "hosted")
+        if found.get(key) is not None
     ]
     most = MOST_WATTS * MOST_SECONDS
     return all(value is not None and 0 <= value <= most for value in figures)
@@ -165,10 +186,17 @@ def row_money(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The money of a row: amount and currency. Empty where there is none, or it is not usable."""
     found = table(row.get("money"))
     amount, currency = finite(found.get("amount")), found.get("currency")
-    return found if amount is not None and 0 <= amount <= MOST_AMOUNT and isinstance(currency, str) else {}
+    return (
+        found
+        if amount is not None and 0 <= amount <= MOST_AMOUNT and isinstance(currency, str)
+        else {}
+    )
 
 
 def unusable(row: Mapping[str, Any]) -> bool:
     """Whether a row holds energy or money that cannot be used."""
     given = table(row.get("energy")), table(row.get("money"))
-    return any(found and not used for found, used in zip(given, (row_energy(row), row_money(row)), strict=True))
+    return any(
+        found and not used
+        for found, used in zip(given, (row_energy(row), row_money(row)), strict=True)
+    )

@@ -1,6 +1,6 @@
-"""What the report knows of the rounds: losses, gate, who trained how much, what was refused, alarms, peers."""
-
-from __future__ import annotations
+"""What the report knows of the rounds: losses, gate, who trained how much, what was refused,
+alarms, peers.
+"""
 
 import json
 from collections import Counter
@@ -34,18 +34,29 @@ def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
 
 
 def round_rows(
-    rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any], causal: bool = True
+    rounds: Sequence[Mapping[str, Any]],
+    start: Mapping[str, Any],
+    end: Mapping[str, Any],
+    causal: bool = True,
 ) -> Json:
     """Every round with its losses and gate, how many were accepted, and which was best."""
-    sizes = {name: finite(table(given).get("examples")) for name, given in table(start.get("slices")).items()}
-    before = {n: plausible_loss(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
+    sizes = {
+        name: finite(table(given).get("examples"))
+        for name, given in table(start.get("slices")).items()
+    }
+    before = {
+        n: plausible_loss(table(s).get("loss")) for n, s in table(start.get("validation")).items()
+    }
     history: list[Json] = [
         {
             "round": int(finite(body.get("round")) or 0),
             "accepted": bool(body.get("accepted")),
             "reason": read_record(body.get("reason")),
             "loss": plausible_loss(body.get("mean_validation_loss")),
-            "participants": {n: plausible_loss(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
+            "participants": {
+                n: plausible_loss(table(s).get("loss"))
+                for n, s in table(body.get("validation")).items()
+            },
             "gate": {
                 name: _gate(table(given), None if causal else sizes.get(name))
                 for name, given in table(body.get("gate")).items()
@@ -73,8 +84,12 @@ def round_rows(
 
 
 def _gate(given: Mapping[str, Any], texts: float | None) -> Json:
-    """detectable: the smallest rise of the harm, as measured, for which this gate would have rolled the round back."""
-    values: Json = {key: finite(given.get(key)) for key in ("base", "candidate", "low", "high", "limit")}
+    """detectable: the smallest rise of the harm, as measured, for which this gate would have rolled
+    the round back.
+    """
+    values: Json = {
+        key: finite(given.get(key)) for key in ("base", "candidate", "low", "high", "limit")
+    }
     known = values["base"] is not None and values["candidate"] is not None
     change = values["candidate"] - values["base"] if known else None
     below = None if change is None or values["low"] is None else change - values["low"]
@@ -82,9 +97,11 @@ def _gate(given: Mapping[str, Any], texts: float | None) -> Json:
 
 
 def detectable(half: float | None, texts: float | None, limit: float | None = None) -> float | None:
-    """The smallest change that shows: beyond half the interval, beyond the limit, and of answers at least 4 of the texts.
+    """The smallest change that shows: beyond half the interval, beyond the limit, and of answers at
+    least 4 of the texts.
 
-    With fewer than 4 texts that changed, all for the worse, a bootstrap interval still touches zero: (1 − 3/n)ⁿ > 0.025.
+    With fewer than 4 texts that changed, all for the worse, a bootstrap interval still touches
+    zero: (1 − 3/n)ⁿ > 0.025.
     """
     if half is None:
         return None
@@ -101,25 +118,37 @@ def refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
                 reason = json.dumps(read_record(row.get("reason")), sort_keys=True)
                 key = (str(row.get("name")), str(row.get("status")), reason)
                 groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
-    return [{"name": n, "status": s, "reason": json.loads(r), "rounds": at} for (n, s, r), at in groups.items()]
+    return [
+        {"name": n, "status": s, "reason": json.loads(r), "rounds": at}
+        for (n, s, r), at in groups.items()
+    ]
 
 
 def alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Alarms of screening, grouped by participant, alarm and what was done; figure and limit are the last ones."""
+    """Alarms of screening, grouped by participant, alarm and what was done; figure and limit are
+    the last ones.
+    """
     groups: dict[tuple[str, str, str], Json] = {}
     for body in rounds:
         for row in tables(body.get("alarms")):
             name, alarm, action = (str(row.get(key)) for key in ("name", "alarm", "action"))
             found = groups.setdefault(
-                (name, alarm, action), {"name": name, "alarm": alarm, "action": action, "rounds": []}
+                (name, alarm, action),
+                {"name": name, "alarm": alarm, "action": action, "rounds": []},
             )
             found["rounds"].append(int(finite(body.get("round")) or 0))
             found |= {"figure": finite(row.get("figure")), "limit": finite(row.get("limit"))}
     return list(groups.values())
 
 
-def peers(topology: Mapping[str, Any], shared: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Json | None:
-    """The kind of graph, and how far the peers' models lie from their mean, as a share of its length; None for a star."""
+def peers(
+    topology: Mapping[str, Any], shared: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+) -> Json | None:
+    """The kind of graph, and how far the peers' models lie from their mean, as a share of its
+    length;
+
+    None for a star.
+    """
     kind = topology.get("kind")
     if kind not in ("ring", "complete", "graph"):
         return None

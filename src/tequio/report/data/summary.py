@@ -1,9 +1,8 @@
-"""The numbers behind the report, computed once from the ledger: the page and `--json` both read them here.
+"""The numbers behind the report, computed once from the ledger: the page and `--json` both read
+them here.
 
 Nothing here raises on a missing part: an unfinished run gives None where a number is not known yet.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,12 +44,13 @@ PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 def summary(entries: Sequence[Record]) -> Json:
     """All numbers of the report, as plain JSON: nats, joules, bytes and seconds.
 
-    `comparison` says what each personal model is judged against: `local` (trained alone on its own data),
-    `base` where the run has no local models (`comparison_cut`: a budget left nobody a fair one), None where nobody has a personal model
-    yet; `versus` says it of each. A verdict goes by texts answered right in classification and by loss in language modelling:
-    `gains`, `loses`, `no_difference` (the 95 % interval lies within ± `smallest_effect`), `too_few` (test examples; `outcome`
-    says how many would do) or `kept_local` (it keeps its own model).
-    `home` is True of a participant's own record, finished when it has the personal model of the federation's end.
+    `comparison` says what each personal model is judged against: `local` (trained alone on its own
+    data), `base` where the run has no local models (`comparison_cut`: a budget left nobody a fair
+    one), None where nobody has a personal model yet; `versus` says it of each. A verdict goes by
+    texts answered right in classification and by loss in language modelling: `gains`, `loses`,
+    `no_difference` (the 95 % interval lies within ± `smallest_effect`), `too_few` (test examples;
+    `outcome` says how many would do) or `kept_local` (it keeps its own model). `home` is True of a
+    participant's own record, finished when it has the personal model of the federation's end.
     `compared` is False of whom a budget left no fair model to compare with: it is in no mean.
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
@@ -75,7 +75,10 @@ def summary(entries: Sequence[Record]) -> Json:
         finite(table(config.get("task")).get("max_tokens")),
     )
     people = [
-        participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), basis) for name in names
+        participant(
+            name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), basis
+        )
+        for name in names
     ]
     spent = accounts(entries)
     return {
@@ -84,7 +87,8 @@ def summary(entries: Sequence[Record]) -> Json:
         "home": home,
         "measure": "perplexity" if causal else "accuracy",
         "comparison": comparison,
-        "comparison_cut": comparison == "base" and all(body.get("cut") for body in personal.values()),
+        "comparison_cut": comparison == "base"
+        and all(body.get("cut") for body in personal.values()),
         "smallest_effect": basis.smallest,
         "verdicts": counted(people),
         "kept_local": sum(p["chosen"] == "local" for p in people if p["compared"]),
@@ -96,7 +100,8 @@ def summary(entries: Sequence[Record]) -> Json:
         | {"stopped": read_record(last_body(entries, "budget").get("reason"))},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
-        "public_slices": sorted(table(run.get("slices"))) or sorted(table(table(config.get("gate")).get("slices"))),
+        "public_slices": sorted(table(run.get("slices")))
+        or sorted(table(table(config.get("gate")).get("slices"))),
         "cost": _cost(
             worked,
             list(personal.values()),
@@ -144,8 +149,16 @@ def _algorithm(config: Mapping[str, Any]) -> str:
 def _base(run: Mapping[str, Any]) -> Json:
     """The main base; where there are several, `model` names all of them."""
     own = table(run.get("base"))
-    further = [table(body.get("base")) for body in table(run.get("bases")).values() if isinstance(body, Mapping)]
-    return {**own, "model": " + ".join(str(b.get("model")) for b in (own, *further))} if further else dict(own)
+    further = [
+        table(body.get("base"))
+        for body in table(run.get("bases")).values()
+        if isinstance(body, Mapping)
+    ]
+    return (
+        {**own, "model": " + ".join(str(b.get("model")) for b in (own, *further))}
+        if further
+        else dict(own)
+    )
 
 
 def _header(run: Mapping[str, Any]) -> Json:
@@ -199,7 +212,10 @@ def _general(body: Mapping[str, Any]) -> Json | None:
     if not both:
         return None
 
-    scored = {m: {key: [s[m][key] for s in both] for key in ("accuracy", "loss")} for m in ("base", "shared")}
+    scored = {
+        m: {key: [s[m][key] for s in both] for key in ("accuracy", "loss")}
+        for m in ("base", "shared")
+    }
     means = {
         model: {key: None if None in values else mean(values) for key, values in by_key.items()}
         for model, by_key in scored.items()
@@ -250,7 +266,9 @@ def _cost(
     width = None
     if joules and all(u is not None for j, u, _ in known if j is not None):
         width = math.fsum(j * u for j, u, _ in known if j is not None and u is not None) / joules
-    worked = total(row["seconds"] for row in trained.values()) or total(body.get("seconds") for body in rounds)
+    worked = total(row["seconds"] for row in trained.values()) or total(
+        body.get("seconds") for body in rounds
+    )
     return {
         "bytes_up": whole(row["bytes_up"] for name, row in trained.items() if name != centre),
         "bytes_down": whole(row["bytes_down"] for name, row in trained.items() if name != centre),

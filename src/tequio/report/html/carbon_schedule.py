@@ -1,7 +1,5 @@
 """The section of the report on hours of greener power."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +54,12 @@ def shift_part(page: Page) -> Safe | None:
         for row in found["participants"]
     ]
     shown = grid_of_all(page, w("shift.title"), head, body)
-    return join(el("h3", w("shift.title")), el("p", " ".join(said)), el("p", w("shift.what"), class_="under"), shown)
+    return join(
+        el("h3", w("shift.title")),
+        el("p", " ".join(said)),
+        el("p", w("shift.what"), class_="under"),
+        shown,
+    )
 
 
 def _times(page: Page, found: Json) -> dict[str, str]:
@@ -68,6 +71,11 @@ def _times(page: Page, found: Json) -> dict[str, str]:
 def _later(first: Any, last: Any) -> float | None:
     """Seconds between two times."""
     try:
-        return max(0.0, (datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))).total_seconds())
+        return max(
+            0.0,
+            (
+                datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))
+            ).total_seconds(),
+        )
     except ValueError:
         return None

@@ -1,10 +1,9 @@
 """Figures as inline SVG: interval rows, an ordered field of intervals, curves, and one divided bar.
 
-Places are given in per cent of the width and text in pixels, so one figure serves a phone and a page of
-paper alike. Colours come from the page's style sheet; shape and fill say the same as colour.
+Places are given in per cent of the width and text in pixels, so one figure serves a phone and a
+page of paper alike. Colours come from the page's style sheet; shape and fill say the same as
+colour.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -74,7 +73,9 @@ class Point:
 
 
 def scale(values: Sequence[float], zero: bool = False, want: int = 5) -> Scale:
-    """A scale with round ticks (1, 2 or 5 times a power of ten) that holds all values, and zero if asked."""
+    """A scale with round ticks (1, 2 or 5 times a power of ten) that holds all values, and zero if
+    asked.
+    """
     low, high = min(values), max(values)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
@@ -90,7 +91,9 @@ def scale(values: Sequence[float], zero: bool = False, want: int = 5) -> Scale:
 
 
 def rows(caption: Caption, axis: Axis, items: Sequence[Row]) -> Safe:
-    """Interval rows, one under the other: label at the left, value at the right, dots and line beneath."""
+    """Interval rows, one under the other: label at the left, value at the right, dots and line
+    beneath.
+    """
     top = 24 if axis.ends else 6
     height = top + ROW * len(items) + 24
     places = [(f"{axis.scale.at(tick)}%", "grid" if tick else "zero") for tick in axis.scale.ticks]
@@ -129,14 +132,18 @@ def field(caption: Caption, axis: Axis, points: Sequence[Point], along: str) -> 
         x, y = f"{across.at(i)}%", up.at(point.value)
         if point.low is not None and point.high is not None:
             y1, y2 = up.at(point.low), up.at(point.high)
-            parts.append(el("line", class_=f"interval thin {point.style}", x1=x, x2=x, y1=y1, y2=y2))
+            parts.append(
+                el("line", class_=f"interval thin {point.style}", x1=x, x2=x, y1=y1, y2=y2)
+            )
         parts.append(el("circle", class_=f"dot small {point.style}", cx=x, cy=y, r=2.6))
     return _figure(caption, height, [*parts, _text("100%", height - 6, along, "soft end")])
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What `curves` draws: the mean of each round, thin lines or a band behind, and the best round."""
+    """What `curves` draws: the mean of each round, thin lines or a band behind, and the best
+    round.
+    """
 
     mean: Sequence[tuple[int, Point]]
     thin: Sequence[Sequence[tuple[int, float]]]
@@ -158,9 +165,13 @@ def curves(caption: Caption, axis: Axis, drawn: Curves) -> Safe:
         parts.append(el("line", class_="best", x1=f"{x}%", x2=f"{x}%", y1=top - 8, y2=bottom))
         parts.append(_text(f"{x}%", top - 12, drawn.best[1], f"soft {side}"))
     parts.append(_lines(across, up, drawn, height))
-    parts += [_dot(across.at(round_), up.at(point.value), point.style) for round_, point in drawn.mean]
+    parts += [
+        _dot(across.at(round_), up.at(point.value), point.style) for round_, point in drawn.mean
+    ]
     named = range(0, last + 1, max(1, math.ceil(last / 10)))
-    parts += [_text(f"{across.at(round_)}%", bottom + 20, str(round_), "soft middle") for round_ in named]
+    parts += [
+        _text(f"{across.at(round_)}%", bottom + 20, str(round_), "soft middle") for round_ in named
+    ]
     return _figure(caption, height, [*parts, _text("100%", height - 4, drawn.rounds, "soft end")])
 
 
@@ -168,7 +179,9 @@ def _lines(across: Scale, up: Scale, drawn: Curves, height: int) -> Safe:
     def path(points: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{across.at(x):g},{up.at(y):g}" for x, y in points)
 
-    parts = [el("polyline", class_="thin", points=path(line)) for line in drawn.thin if len(line) > 1]
+    parts = [
+        el("polyline", class_="thin", points=path(line)) for line in drawn.thin if len(line) > 1
+    ]
     if drawn.band:
         there = [(float(r), low) for r, low, _ in drawn.band]
         back = [(float(r), high) for r, _, high in reversed(drawn.band)]
@@ -176,7 +189,14 @@ def _lines(across: Scale, up: Scale, drawn: Curves, height: int) -> Safe:
     joined = [(float(r), p.value) for r, p in drawn.mean if "rejected" not in p.style]
     if len(joined) > 1:
         parts.append(el("polyline", class_="mean", points=path(joined)))
-    return el("svg", *parts, viewBox=f"0 0 100 {height}", preserveAspectRatio="none", width="100%", height=height)
+    return el(
+        "svg",
+        *parts,
+        viewBox=f"0 0 100 {height}",
+        preserveAspectRatio="none",
+        width="100%",
+        height=height,
+    )
 
 
 def divided(caption: Caption, parts: Sequence[tuple[int, str]]) -> Safe:
@@ -203,7 +223,11 @@ def divided(caption: Caption, parts: Sequence[tuple[int, str]]) -> Safe:
 def glyph(style: str) -> Safe:
     """A small mark for legends and tables; it repeats what the word beside it says."""
     line = el("line", class_=style, x1=0, x2=16, y1=7, y2=7)
-    marks = {"mean": line, "thin": line, "band": el("rect", class_="band", x=0, y=2, width=16, height=10)}
+    marks = {
+        "mean": line,
+        "thin": line,
+        "band": el("rect", class_="band", x=0, y=2, width=16, height=10),
+    }
     mark = marks.get(style) or _dot(8, 7, style, "")
     return el("svg", mark, class_="glyph", width=16, height=14, aria_hidden="true")
 
@@ -214,7 +238,9 @@ def shorten(label: str, most: int = LABEL) -> str:
 
 
 def _dot(x: float, y: float, style: str, unit: str = "%") -> Safe:
-    """Filled circle, open circle (too few texts), square (keeps its own) or diamond (loses, rejected)."""
+    """Filled circle, open circle (too few texts), square (keeps its own) or diamond (loses,
+    rejected).
+    """
     drawn, kind = f"dot {style}", style.split()[0]
     if kind not in {"kept_local", "loses", "rejected"}:
         return el("circle", class_=drawn, cx=f"{x:g}{unit}", cy=y, r=5)
@@ -241,7 +267,10 @@ def _levels(up: Scale, labels: Sequence[str]) -> list[Safe]:
     parts: list[Safe] = []
     for tick, label in zip(up.ticks, labels, strict=True):
         y, style = up.at(tick), "zero" if tick == 0 else "grid"
-        parts += [el("line", class_=style, x1="0", x2="100%", y1=y, y2=y), _text("0", y - 5, label, "soft")]
+        parts += [
+            el("line", class_=style, x1="0", x2="100%", y1=y, y2=y),
+            _text("0", y - 5, label, "soft"),
+        ]
     return parts
 
 

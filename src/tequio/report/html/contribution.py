@@ -1,7 +1,5 @@
 """The section of the report on what each participant gave and got."""
 
-from __future__ import annotations
-
 from tequio.report.data.contribution import GIVEN
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Cell, Page, grid_of_all
@@ -15,7 +13,14 @@ def given_and_got(page: Page) -> Safe | None:
         return None
     credited = any(r["credit"] is not None for r in rows)
     tried = any(r["leave_one_out"] is not None for r in rows)
-    keys = ["texts", "tokens", "energy", "money", *(["credit"] if credited else []), *(["without"] if tried else [])]
+    keys = [
+        "texts",
+        "tokens",
+        "energy",
+        "money",
+        *(["credit"] if credited else []),
+        *(["without"] if tried else []),
+    ]
     head = [w("col.participant"), *[f"{w(f'give.{key}')}#" for key in keys], f"{w('give.got')}#"]
     body: list[list[Cell]] = [
         [
@@ -32,7 +37,12 @@ def given_and_got(page: Page) -> Safe | None:
     ]
     even = found["evenness"]
     parts = [
-        w("give.even", what=w(f"give.of.{k}"), gini=n.fixed(even[k]["gini"], 2), jain=n.fixed(even[k]["jain"], 2))
+        w(
+            "give.even",
+            what=w(f"give.of.{k}"),
+            gini=n.fixed(even[k]["gini"], 2),
+            jain=n.fixed(even[k]["jain"], 2),
+        )
         for k in (*GIVEN, "benefit")
         if even[k]["gini"] is not None
     ]
@@ -50,5 +60,7 @@ def _said(page: Page) -> str:
     figures = {"low": page.share(found["poor_benefit"]), "high": page.share(found["rich_benefit"])}
     words = w(f"give.{found['statement']}", **figures)
     if found["changes"]:
-        words += " " + w("give.change", changes="; ".join(w(f"give.change.{key}") for key in found["changes"]))
+        words += " " + w(
+            "give.change", changes="; ".join(w(f"give.change.{key}") for key in found["changes"])
+        )
     return words

@@ -1,6 +1,6 @@
-"""Part 7 of the report: bytes, energy, time, carbon and money, and with [shift] the hours of work."""
-
-from __future__ import annotations
+"""Part 7 of the report: bytes, energy, time, carbon and money, and with [shift] the hours of
+work.
+"""
 
 from tequio.report.data.accounts import WHOLE
 from tequio.report.data.records import Json
@@ -13,7 +13,9 @@ from tequio.report.html.verdict import time_in_words
 
 
 def cost(page: Page) -> Safe:
-    """Bytes, energy and time in words, then carbon and money where they are known, then the table."""
+    """Bytes, energy and time in words, then carbon and money where they are known, then the
+    table.
+    """
     w, n, found = page.w, page.n, page.s["cost"]
     words = {
         "up": n.size(found["bytes_up"]),
@@ -23,7 +25,9 @@ def cost(page: Page) -> Safe:
     here, limit = w("cost.here.plain", **words), None
     if found["joules"] is not None:
         lamp = n.duration(float(f"{found['joules'] / 10:.1e}"))
-        here = w("cost.here", **words, energy=n.energy(found["joules"]), how=energy_kind(page), lamp=lamp)
+        here = w(
+            "cost.here", **words, energy=n.energy(found["joules"]), how=energy_kind(page), lamp=lamp
+        )
         limit = w(
             "cost.not",
             method="; ".join(w.name("method", m) for m in found["methods"]) or DASH,
@@ -33,7 +37,9 @@ def cost(page: Page) -> Safe:
     pooled = found["pooled"]
     what = w("cost.what")
     if pooled["joules"] is not None or pooled["seconds"] is not None:
-        what += " " + w("cost.pooled", time=n.duration(pooled["seconds"]), energy=n.energy(pooled["joules"]))
+        what += " " + w(
+            "cost.pooled", time=n.duration(pooled["seconds"]), energy=n.energy(pooled["joules"])
+        )
     return join(opening(here, what, limit), _carbon(page), _cost_table(page), shift_part(page))
 
 
@@ -43,12 +49,22 @@ def _cost_table(page: Page) -> Safe:
     if not people:
         return Safe("")
     title = w("table.cost")
-    head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "work", "carbon", "money")]]
+    head = [
+        w("col.participant"),
+        *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "work", "carbon", "money")],
+    ]
     spent = page.s["accounts"]
     own = {a["name"]: a for a in page.s["accounts"]["participants"]}
-    people = [{**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money", "unusable")}} for p in people]
+    people = [
+        {**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money", "unusable")}}
+        for p in people
+    ]
     rest = {"bytes_up": None, "bytes_down": None, **spent["coordinator"]}
-    whole = {"bytes_up": found["bytes_up"], "bytes_down": found["bytes_down"], "seconds": found["seconds"]}
+    whole = {
+        "bytes_up": found["bytes_up"],
+        "bytes_down": found["bytes_down"],
+        "seconds": found["seconds"],
+    }
     foot = [_cost_row(page, w("total"), {**spent["total"], **whole})]
     if rest["joules"] is not None or rest["money"]:
         foot.insert(0, _cost_row(page, w("cost.coordinator"), {**rest, "seconds": None}))
@@ -79,7 +95,11 @@ def _cost_row(page: Page, name: str, row: Json) -> list[Cell]:
 def _grams(page: Page, row: Json) -> Cell:
     """CO₂e, and of which part of the energy where that is not all."""
     share = row.get("grams_share")
-    part = None if share is None or share >= WHOLE else page.w("cost.of", share=page.n.percent(share, 0))
+    part = (
+        None
+        if share is None or share >= WHOLE
+        else page.w("cost.of", share=page.n.percent(share, 0))
+    )
     return DASH if row.get("grams") is None else under(page.n.mass(row["grams"]), part)
 
 
@@ -95,7 +115,11 @@ def _carbon(page: Page) -> Safe | None:
         if (whole["grams_share"] or 0.0) < WHOLE:
             said.append(w("carbon.part", share=n.percent(whole["grams_share"], 0)))
         made = whole["embodied"]
-        said.append(w("carbon.embodied", grams=n.mass(made)) if made is not None else w("carbon.embodied.none"))
+        said.append(
+            w("carbon.embodied", grams=n.mass(made))
+            if made is not None
+            else w("carbon.embodied.none")
+        )
         if intensity["grams_per_million_tokens"] is not None:
             said.append(w("carbon.sci", grams=n.mass(intensity["grams_per_million_tokens"])))
         said.append(w("carbon.not"))

@@ -1,7 +1,5 @@
 """Parts 5, 6, 8 and 9 of the report: the rounds, general ability, origin and proof, limits."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 
@@ -35,7 +33,13 @@ def rounds(page: Page) -> Safe:
         rejected=n.fixed(found["rejected"]),
     )
     masked = el("p", w("curve.masked")) if page.s["masked"] else None
-    return join(opening(here, w("curve.what"), limit), masked, _between_peers(page), _curve(page), _round_table(page))
+    return join(
+        opening(here, w("curve.what"), limit),
+        masked,
+        _between_peers(page),
+        _curve(page),
+        _round_table(page),
+    )
 
 
 def _between_peers(page: Page) -> Safe | None:
@@ -43,7 +47,11 @@ def _between_peers(page: Page) -> Safe | None:
     w, found = page.w, page.s["peers"]
     if not found:
         return None
-    words = w("curve.peers", graph=w(f"graph.{found['kind']}"), disagreement=page.n.percent(found["disagreement"]))
+    words = w(
+        "curve.peers",
+        graph=w(f"graph.{found['kind']}"),
+        disagreement=page.n.percent(found["disagreement"]),
+    )
     return el("p", words)
 
 
@@ -65,15 +73,26 @@ def _curve(page: Page) -> Safe:
         return Safe("")
     stages = [(0, start["participants"]), *[(r["round"], r["participants"]) for r in accepted]]
     lines = grouped(
-        (name, (round_, loss)) for round_, losses in stages for name, loss in losses.items() if loss is not None
+        (name, (round_, loss))
+        for round_, losses in stages
+        for name, loss in losses.items()
+        if loss is not None
     )
     band = _band(lines) if len(lines) > MANY else []
     thin = [] if band else list(lines.values())
     values = [p.value for _, p in drawn if p.style != "rejected"] or [drawn[0][1].value]
     values += [v for line in thin for _, v in line] + [v for _, *both in band for v in both]
     up = scale(values)
-    digits = 1 if up.ticks[1] - up.ticks[0] >= 0.0999 else 2 if up.ticks[1] - up.ticks[0] >= 0.00999 else 3
-    best = None if found["best"] is None else (found["best"], w("axis.best", n=n.fixed(found["best"])))
+    digits = (
+        1
+        if up.ticks[1] - up.ticks[0] >= 0.0999
+        else 2
+        if up.ticks[1] - up.ticks[0] >= 0.00999
+        else 3
+    )
+    best = (
+        None if found["best"] is None else (found["best"], w("axis.best", n=n.fixed(found["best"])))
+    )
     desc = w(
         "fig.curve.desc",
         first=n.fixed(drawn[0][1].value, 3),
@@ -81,7 +100,10 @@ def _curve(page: Page) -> Safe:
         best=n.fixed(found["best"]),
         rejected=n.fixed(found["rejected"]),
     )
-    marks = [("mean", w("legend.mean")), *([("rejected", w("legend.rejected"))] if found["rejected"] else [])]
+    marks = [
+        ("mean", w("legend.mean")),
+        *([("rejected", w("legend.rejected"))] if found["rejected"] else []),
+    ]
     if lines:  # none where rounds were masked
         marks.append(("band", w("legend.band")) if band else ("thin", w("legend.each")))
     drawing = curves(
@@ -96,7 +118,8 @@ def _band(lines: dict[str, list[tuple[int, float]]]) -> list[tuple[int, float, f
     """(round, 10th, 90th percentile) of the participants, by nearest rank."""
     at = grouped(place for line in lines.values() for place in line)
     return [
-        (r, sorted(v)[round(0.1 * (len(v) - 1))], sorted(v)[round(0.9 * (len(v) - 1))]) for r, v in sorted(at.items())
+        (r, sorted(v)[round(0.1 * (len(v) - 1))], sorted(v)[round(0.9 * (len(v) - 1))])
+        for r, v in sorted(at.items())
     ]
 
 
@@ -119,7 +142,9 @@ def _round_table(page: Page) -> Safe:
         ]
         for r in page.s["rounds"]["history"]
     ]
-    refused = [row for row, r in zip(body, page.s["rounds"]["history"], strict=True) if not r["accepted"]]
+    refused = [
+        row for row, r in zip(body, page.s["rounds"]["history"], strict=True) if not r["accepted"]
+    ]
     return join(
         grid(w("legend.rejected"), head, refused) if refused else None,
         folded(w("show.rounds"), grid(w("curve.title"), head, body)),
@@ -131,7 +156,11 @@ def general(page: Page) -> Safe:
     w, n, found = page.w, page.n, page.s["general"]
     pair = general_pair(page)
     here = w("general.none")
-    if not found and not page.s["public_slices"] and not any(r["gate"] for r in page.s["rounds"]["history"]):
+    if (
+        not found
+        and not page.s["public_slices"]
+        and not any(r["gate"] for r in page.s["rounds"]["history"])
+    ):
         return el("p", w("general.off"))
     if found and pair:
         here = w(
@@ -167,8 +196,13 @@ def _slices(page: Page) -> Safe:
     for name, one in found["slices"].items():
         base, shared, gain = one["base"] or {}, one["shared"] or {}, one["gain"]
         accuracy = base.get("accuracy") is not None
-        both = [n.percent(x.get("accuracy")) if accuracy else n.fixed(x.get("loss"), 3) for x in (base, shared)]
-        body.append([page.slice(name), *both, _change(page, gain, accuracy), n.fixed(base.get("examples"))])
+        both = [
+            n.percent(x.get("accuracy")) if accuracy else n.fixed(x.get("loss"), 3)
+            for x in (base, shared)
+        ]
+        body.append(
+            [page.slice(name), *both, _change(page, gain, accuracy), n.fixed(base.get("examples"))]
+        )
     return join(el("h3", w("table.general")), grid(w("table.general"), head, body))
 
 
@@ -200,14 +234,19 @@ def _gates(page: Page) -> Safe:
 def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
     """The title and the table of the gate of one round."""
     w, n = page.w, page.n
-    head = [w("col.slice"), *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit", "detectable")]]
+    head = [
+        w("col.slice"),
+        *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit", "detectable")],
+    ]
     body: list[list[Cell]] = []
     for name, g in round_["gate"].items():
         known = g["low"] is not None and g["high"] is not None
         span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3)) if known else None
         change = under(n.signed(g["change"], 3), span)
         limits = [n.signed(g[key], 3) for key in ("limit", "detectable")]
-        body.append([page.slice(name), n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits])
+        body.append(
+            [page.slice(name), n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits]
+        )
     decision = w("round.accepted" if round_["accepted"] else "round.rejected")
     title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
     return el("h3", title), grid(title, head, body)
@@ -232,7 +271,12 @@ def origin(page: Page) -> Safe:
         el("h3", w("table.digests")),
         grid(w("table.digests"), [w("col.what"), w("col.digest")], _digests(page)),
         el("p", w("origin.verify")),
-        el("pre", el("code", "tequio verify RUN"), Safe("\n"), el("code", s["chain"]["last_hash"] or DASH)),
+        el(
+            "pre",
+            el("code", "tequio verify RUN"),
+            Safe("\n"),
+            el("code", s["chain"]["last_hash"] or DASH),
+        ),
         _ended(page),
     )
 
@@ -252,12 +296,18 @@ def _sources(page: Page) -> list[list[Cell]]:
         out.append([name, version, licence, _note(item, w) or DASH])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
     private = w("origin.private")
-    return out + [[private, DASH, licence, page.people_count(count)] for licence, count in licences.items()]
+    return out + [
+        [private, DASH, licence, page.people_count(count)] for licence, count in licences.items()
+    ]
 
 
 def _note(item: Json, w: Words) -> str:
     """What a provenance record says, under whichever of these names."""
-    return " ".join(f"{w.reason(item[k]).strip('“”.')}." for k in ("note", "used_for", "upstream") if item.get(k))
+    return " ".join(
+        f"{w.reason(item[k]).strip('“”.')}."
+        for k in ("note", "used_for", "upstream")
+        if item.get(k)
+    )
 
 
 def _refused(page: Page) -> Safe:
@@ -277,7 +327,10 @@ def _refused(page: Page) -> Safe:
         for row in found
     ]
     shown = grid(w("table.refused"), head, body[:MANY])
-    rest = folded(w("show.more", n=page.n.fixed(len(body) - MANY)), grid(w("table.refused"), head, body[MANY:]))
+    rest = folded(
+        w("show.more", n=page.n.fixed(len(body) - MANY)),
+        grid(w("table.refused"), head, body[MANY:]),
+    )
     return join(title, shown, rest if len(body) > MANY else None)
 
 

@@ -1,7 +1,5 @@
 """Part 1 of the report: did joining pay, in one sentence and four key figures."""
 
-from __future__ import annotations
-
 from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH
 from tequio.report.html.charts import Caption, divided, glyph
@@ -19,7 +17,12 @@ def headline(page: Page) -> Safe:
         here.append(w(key, n=together[0], before=together[1], after=together[2]))
     elif s["measure"] == "perplexity" and gain is not None and abs(gain) >= 0.0005:
         before, after = _before_after(page)
-        facts = {"relative": page.relative(gain), "versus": page.versus, "before": before, "after": after}
+        facts = {
+            "relative": page.relative(gain),
+            "versus": page.versus,
+            "before": before,
+            "after": after,
+        }
         here.append(w("head.here", measure=w(f"name.{s['measure']}"), **facts))
     return join(
         el("p", _sentence(page), class_="verdict"),
@@ -34,7 +37,11 @@ def _sentence(page: Page) -> str:
     made, stopped = page.s["rounds"]["total"], page.w.reason(page.s["rounds"]["stopped"])
     if stopped and not made:
         return page.w("head.unmade", reason=stopped)
-    said = page.w("head.stopped", rounds=page.rounds_count(made), reason=stopped) + " " if stopped else ""
+    said = (
+        page.w("head.stopped", rounds=page.rounds_count(made), reason=stopped) + " "
+        if stopped
+        else ""
+    )
     return said + _verdict(page)
 
 
@@ -59,12 +66,16 @@ def _verdict(page: Page) -> str:
         "keeps": keeps,
         "short": short,
     }
-    parts += [w.plural(f"head.{key}", count, n.fixed(count)) for key, count in rest.items() if count]
+    parts += [
+        w.plural(f"head.{key}", count, n.fixed(count)) for key, count in rest.items() if count
+    ]
     return " ".join(parts)
 
 
 def base_sentence(page: Page) -> str:
-    """How many improved on the base model, where there is no local model to compare with, and why there is none."""
+    """How many improved on the base model, where there is no local model to compare with, and why
+    there is none.
+    """
     known = sum(page.s["verdicts"][k] for k in VERDICTS)
     key = "head.base.cut" if page.s["comparison_cut"] else "head.base"
     return page.w(key, g=page.n.fixed(page.s["verdicts"]["gains"]), n=page.n.fixed(known))
@@ -79,7 +90,10 @@ def _keys(page: Page) -> list[Safe]:
     s, w = page.s, page.w
     counts = page.counts()
     marks = [el("span", glyph(key), words) for key, words in counts.items()]
-    bar = divided(Caption("k1", w("key.who"), ", ".join(counts.values())), [(s["verdicts"][k], k) for k in VERDICTS])
+    bar = divided(
+        Caption("k1", w("key.who"), ", ".join(counts.values())),
+        [(s["verdicts"][k], k) for k in VERDICTS],
+    )
     who: list[object] = [el("dd", DASH, class_="big")]
     if any(s["verdicts"][k] for k in VERDICTS):
         who = [el("dd", *marks, class_="counts"), el("dd", bar)]
@@ -93,12 +107,19 @@ def _keys(page: Page) -> list[Safe]:
 
 
 def _right_pair(page: Page) -> tuple[str, str, str] | None:
-    """(test texts, right with the other model, right with what is kept), of all participants; None where not counted."""
+    """(test texts, right with the other model, right with what is kept), of all participants;
+
+    None where not counted.
+    """
     found, n = page.s["mean"]["right"], page.n
     if page.s["measure"] != "accuracy" or not found:
         return None
     before, after = found.get(page.s["comparison"]), found["personal"]
-    return None if before is None or after is None else (n.fixed(found["examples"]), n.fixed(before), n.fixed(after))
+    return (
+        None
+        if before is None or after is None
+        else (n.fixed(found["examples"]), n.fixed(before), n.fixed(after))
+    )
 
 
 def _key_gain(page: Page) -> tuple[str, str, str]:
@@ -115,7 +136,10 @@ def _key_gain(page: Page) -> tuple[str, str, str]:
 
 
 def general_pair(page: Page) -> tuple[str, str, str] | None:
-    """(measure, before, after) of the general model in words; None where it has not been measured."""
+    """(measure, before, after) of the general model in words;
+
+    None where it has not been measured.
+    """
     found = page.s["general"]
     if not found:
         return None
@@ -123,7 +147,11 @@ def general_pair(page: Page) -> tuple[str, str, str] | None:
     if before["accuracy"] is not None and after["accuracy"] is not None:
         return "accuracy", page.n.percent(before["accuracy"]), page.n.percent(after["accuracy"])
     if page.s["measure"] == "perplexity":
-        return "perplexity", page.n.perplexity(before["perplexity"]), page.n.perplexity(after["perplexity"])
+        return (
+            "perplexity",
+            page.n.perplexity(before["perplexity"]),
+            page.n.perplexity(after["perplexity"]),
+        )
     return "loss", page.n.fixed(before["loss"], 3), page.n.fixed(after["loss"], 3)
 
 

@@ -3,8 +3,6 @@
 So a name from the ledger cannot become markup.
 """
 
-from __future__ import annotations
-
 from html import escape
 
 
@@ -14,7 +12,9 @@ class Safe(str):
     __slots__ = ()
 
 
-VOID = frozenset({"meta", "br", "hr", "col", "line", "circle", "rect", "path", "polyline", "polygon"})
+VOID = frozenset(
+    {"meta", "br", "hr", "col", "line", "circle", "rect", "path", "polyline", "polygon"}
+)
 
 
 def safe(child: object) -> Safe:
@@ -30,12 +30,17 @@ def join(*children: object) -> Safe:
 
 
 def el(name: str, /, *children: object, **attributes: object) -> Safe:
-    """One element. `class_` becomes `class`, other underscores `-`; an attribute that is None is left out."""
+    """One element.
+
+    `class_` becomes `class`, other underscores `-`; an attribute that is None is left out.
+    """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in VOID:
-        return Safe(f"<{name}{written}>" if name in {"meta", "br", "hr", "col"} else f"<{name}{written}/>")
+        return Safe(
+            f"<{name}{written}>" if name in {"meta", "br", "hr", "col"} else f"<{name}{written}/>"
+        )
     return Safe(f"<{name}{written}>{join(*children)}</{name}>")

@@ -1,6 +1,6 @@
-"""What every part of the report needs: words, numbers, summary, and the frames of parts, tables and figures."""
-
-from __future__ import annotations
+"""What every part of the report needs: words, numbers, summary, and the frames of parts, tables and
+figures.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -50,7 +50,9 @@ class Page:
 
     def shown(self, value: float | None) -> str:
         """An accuracy or a perplexity as text."""
-        return self.n.percent(value) if self.s["measure"] == "accuracy" else self.n.perplexity(value)
+        return (
+            self.n.percent(value) if self.s["measure"] == "accuracy" else self.n.perplexity(value)
+        )
 
     def relative(self, gain: float | None) -> str:
         """A gain in loss as words: '12.3% lower'; 'unchanged' where it rounds to nothing."""
@@ -70,7 +72,11 @@ class Page:
     def counts(self) -> dict[str, str]:
         """'7 gain', '3 with too few test texts': of each verdict that somebody has."""
         given = self.s["verdicts"]
-        return {k: self.w.plural(f"count.{k}", given[k], self.n.fixed(given[k])) for k in VERDICTS if given[k]}
+        return {
+            k: self.w.plural(f"count.{k}", given[k], self.n.fixed(given[k]))
+            for k in VERDICTS
+            if given[k]
+        }
 
     def people_count(self, count: int) -> str:
         """'1 participant', '12 participants'."""
@@ -89,10 +95,16 @@ class Page:
         """The name of the chosen candidate; its parts in the language of the page."""
         if value is None:
             return DASH
-        return re.sub(r"\b(shared|private|own classes)\b", lambda found: self.w(f"choice.{found.group()}"), str(value))
+        return re.sub(
+            r"\b(shared|private|own classes)\b",
+            lambda found: self.w(f"choice.{found.group()}"),
+            str(value),
+        )
 
     def slice(self, name: str) -> str:
-        """The name of a public slice, with the base after it; names that the demos give are translated."""
+        """The name of a public slice, with the base after it; names that the demos give are
+        translated.
+        """
         own, gap, base = name.partition(" (")
         return self.w.name("slice", own) + gap + base
 
@@ -107,12 +119,18 @@ class Page:
 def part(page: Page, number: int, key: str, title: str, *body: object) -> Safe:
     """One numbered part of the report."""
     heading = el("h2", el("span", page.n.fixed(number), aria_hidden="true"), title, id=f"{key}-h")
-    return el("section", heading, el("div", *body, class_="body"), id=key, aria_labelledby=f"{key}-h")
+    return el(
+        "section", heading, el("div", *body, class_="body"), id=key, aria_labelledby=f"{key}-h"
+    )
 
 
 def opening(lead: object, what: str, limit: str | None = None) -> Safe:
-    """The plain words that open a part: what it means here, what it shows, what it does not mean."""
-    return join(el("p", lead, class_="lead"), el("p", what), el("p", limit, class_="not") if limit else None)
+    """The plain words that open a part: what it means here, what it shows, what it does not
+    mean.
+    """
+    return join(
+        el("p", lead, class_="lead"), el("p", what), el("p", limit, class_="not") if limit else None
+    )
 
 
 def figure(title: str, drawing: Safe, *below: object) -> Safe:
@@ -125,21 +143,34 @@ def legend(items: Iterable[tuple[str, str]]) -> Safe:
     return el("p", *[el("span", glyph(style), words) for style, words in items], class_="legend")
 
 
-def grid(label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: Sequence[Sequence[Cell]] = ()) -> Safe:
+def grid(
+    label: str,
+    head: Sequence[str],
+    body: Sequence[Sequence[Cell]],
+    foot: Sequence[Sequence[Cell]] = (),
+) -> Safe:
     """A table in a box that scrolls, and on a narrow screen a card for each row.
 
-    Columns ending in `#` hold numbers, in `~` long text. A column that is empty in every row is left out.
+    Columns ending in `#` hold numbers, in `~` long text. A column that is empty in every row is
+    left out.
     """
-    filled = [i == 0 or not body or any(row[i] not in ("", DASH) for row in (*body, *foot)) for i in range(len(head))]
+    filled = [
+        i == 0 or not body or any(row[i] not in ("", DASH) for row in (*body, *foot))
+        for i in range(len(head))
+    ]
     head = [name for name, there in zip(head, filled, strict=True) if there]
     body, foot = (
-        [[cell for cell, there in zip(row, filled, strict=True) if there] for row in part] for part in (body, foot)
+        [[cell for cell, there in zip(row, filled, strict=True) if there] for row in part]
+        for part in (body, foot)
     )
     styles = [{"#": "n", "~": "wide"}.get(name[-1:]) for name in head]
     names = [name.rstrip("#~") for name in head]
     top = el(
         "tr",
-        *[el("th", n, scope="col", class_=c, role="columnheader") for n, c in zip(names, styles, strict=True)],
+        *[
+            el("th", n, scope="col", class_=c, role="columnheader")
+            for n, c in zip(names, styles, strict=True)
+        ],
         role="row",
     )
     parts = [
@@ -162,7 +193,9 @@ def _line(row: Sequence[Cell], styles: Sequence[str | None], names: Sequence[str
     """Roles and names of columns, for on a narrow screen rows are no table rows any more."""
     rest = zip(row[1:], styles[1:], names[1:], strict=True)
     cells = [el("td", el("span", c), class_=s, role="cell", data_label=name) for c, s, name in rest]
-    return el("tr", el("th", row[0], scope="row", class_=styles[0], role="rowheader"), *cells, role="row")
+    return el(
+        "tr", el("th", row[0], scope="row", class_=styles[0], role="rowheader"), *cells, role="row"
+    )
 
 
 def under(main: Cell, small: str | None) -> Safe:
@@ -175,10 +208,14 @@ def folded(title: str, *body: object) -> Safe:
     return el("details", el("summary", title), *body)
 
 
-def grid_of_all(page: Page, label: str, head: Sequence[str], body: Sequence[Sequence[Cell]]) -> Safe:
+def grid_of_all(
+    page: Page, label: str, head: Sequence[str], body: Sequence[Sequence[Cell]]
+) -> Safe:
     """A table with a row for each participant, folded where they are many."""
     made = grid(label, head, body)
-    return made if len(body) <= MANY else folded(page.w("show.all", n=page.n.fixed(len(body))), made)
+    return (
+        made if len(body) <= MANY else folded(page.w("show.all", n=page.n.fixed(len(body))), made)
+    )
 
 
 def stat(title: str, big: str, small: str) -> Safe:

@@ -1,6 +1,6 @@
-"""A plan as one offline HTML page: what each needs, the ways to do it with their Pareto set, buy or rent, the weakest, and the outcome."""
-
-from __future__ import annotations
+"""A plan as one offline HTML page: what each needs, the ways to do it with their Pareto set, buy or
+rent, the weakest, and the outcome.
+"""
 
 import json
 import math
@@ -22,7 +22,8 @@ WIDTH, HEIGHT, EDGE = 640, 320, 48
 def write_plan(folder: Path, plan: Mapping[str, Any], lang: Lang) -> Path:
     """Write plan.json and plan.LANG.html into the federation's folder; returns the page.
 
-    Pages of the last plan in other languages are written anew. Only the owner can read what has private figures (`own`).
+    Pages of the last plan in other languages are written anew. Only the owner can read what has
+    private figures (`own`).
     """
     place, own = RunFolder(folder), bool(plan.get("own"))
     place.write_atomic("plan.json", json.dumps(plan, indent=1, ensure_ascii=False).encode(), own)
@@ -47,7 +48,11 @@ def render_plan(plan: Mapping[str, Any], lang: Lang) -> str:
     if "after" in plan:
         parts.append(_section(6, w("plan.after"), _after(plan["after"], w, n)))
     parts.append(
-        _section(len(parts) + 1, w("limits.title"), el("ul", *[el("li", w.reason(x)) for x in plan["limits"]]))
+        _section(
+            len(parts) + 1,
+            w("limits.title"),
+            el("ul", *[el("li", w.reason(x)) for x in plan["limits"]]),
+        )
     )
     head = el(
         "head",
@@ -57,14 +62,22 @@ def render_plan(plan: Mapping[str, Any], lang: Lang) -> str:
         el("style", Safe(style)),
     )
     top = el(
-        "header", el("p", w("plan.kind"), class_="kind"), el("h1", title), el("p", n.date(plan["made"])), class_="top"
+        "header",
+        el("p", w("plan.kind"), class_="kind"),
+        el("h1", title),
+        el("p", n.date(plan["made"])),
+        class_="top",
     )
     body = el("body", el("div", top, el("main", *parts), class_="sheet"))
     return f"<!doctype html>\n{el('html', head, body, lang=lang)}\n"
 
 
 def _section(number: int, title: str, *body: object) -> Safe:
-    return el("section", el("h2", el("span", str(number), aria_hidden="true"), title), el("div", *body, class_="body"))
+    return el(
+        "section",
+        el("h2", el("span", str(number), aria_hidden="true"), title),
+        el("div", *body, class_="body"),
+    )
 
 
 def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -78,14 +91,34 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         seconds = row["seconds"]
         rounds = seconds["train"] + seconds["evaluate"] + seconds["network"]
         times = [n.duration(rounds), n.duration(seconds["personal"])]
-        spent = [n.energy(row["joules"]), n.mass(row["grams"]), n.money(row["money"] or {}), n.size(row["bytes_up"])]
-        body.append([row["name"], machines([row["machine"]], w), n.fixed(row["rank"]), *times, *spent])
+        spent = [
+            n.energy(row["joules"]),
+            n.mass(row["grams"]),
+            n.money(row["money"] or {}),
+            n.size(row["bytes_up"]),
+        ]
+        body.append(
+            [row["name"], machines([row["machine"]], w), n.fixed(row["rank"]), *times, *spent]
+        )
     whole = plan["total"]
-    foot: list[Cell] = [w("total"), "", "", n.duration(whole["seconds"]), "", n.energy(whole["joules"])]
+    foot: list[Cell] = [
+        w("total"),
+        "",
+        "",
+        n.duration(whole["seconds"]),
+        "",
+        n.energy(whole["joules"]),
+    ]
     priced, of = whole.get("priced", (1, 1))
     part = f" ({w('plan.priced', n=priced, of=of)})" if 0 < priced < of else ""
-    foot += [n.mass(whole["grams"]), n.money(whole["money"] or {}) + part, n.size(whole["bytes_up"])]
-    own = ", ".join(f"{row['name']} {n.duration(row['seconds'])}" for row in plan.get("declared", []))
+    foot += [
+        n.mass(whole["grams"]),
+        n.money(whole["money"] or {}) + part,
+        n.size(whole["bytes_up"]),
+    ]
+    own = ", ".join(
+        f"{row['name']} {n.duration(row['seconds'])}" for row in plan.get("declared", [])
+    )
     return join(
         el("p", w("plan.each.what"), class_="lead"),
         grid(w("plan.each"), head, body, [foot]),
@@ -107,10 +140,23 @@ def _budgets(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe | None:
         if ratio is not None and max(ratio, whole) > 1:
             key = "plan.budget.over" if ratio > 1 else "plan.budget.cut"
             said = w(key, ratio=_three(ratio if ratio > 1 else whole, n))
-        need = ["–" if row[key] is None else f"{_three(row[key], n)} {unit}" for key in ("rounds", "whole")]
+        need = [
+            "–" if row[key] is None else f"{_three(row[key], n)} {unit}"
+            for key in ("rounds", "whole")
+        ]
         who = row["who"] or w("plan.budget.all")
-        body.append([who, w(f"plan.budget.of.{row['key']}"), *need, f"{_three(row['limit'], n)} {unit}", said])
-    return join(el("p", w("plan.budget.what")), grid(w("plan.budget"), head, body)) if body else None
+        body.append(
+            [
+                who,
+                w(f"plan.budget.of.{row['key']}"),
+                *need,
+                f"{_three(row['limit'], n)} {unit}",
+                said,
+            ]
+        )
+    return (
+        join(el("p", w("plan.budget.what")), grid(w("plan.budget"), head, body)) if body else None
+    )
 
 
 def _three(value: float, n: Numbers) -> str:
@@ -131,7 +177,11 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     what = [
         w("plan.memory.what", n=n.size(plan["process_memory"])),
-        *([w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []),
+        *(
+            [w("plan.memory.card", n=n.size(plan["card_memory"]))]
+            if plan.get("card_memory")
+            else []
+        ),
     ]
     return join(el("p", " ".join(what)), grid(w("plan.memory"), head, body))
 
@@ -186,14 +236,31 @@ def _scatter(options: Sequence[Mapping[str, Any]], w: Words, n: Numbers) -> Safe
         said = f"{name}: {n.duration(o['seconds'])}, {n.energy(o['joules'])}"
         fill = "currentColor" if o["best"] else "none"
         dot = el("circle", el("title", said), cx=cx, cy=cy, r=5, fill=fill, stroke="currentColor")
-        marks.append(join(dot, el("text", name, x=cx + 8, y=cy + 4, font_size=11, fill="currentColor")))
+        marks.append(
+            join(dot, el("text", name, x=cx + 8, y=cy + 4, font_size=11, fill="currentColor"))
+        )
     axes = [
-        el("text", w("plan.fig.x"), x=WIDTH - EDGE, y=HEIGHT - 6, text_anchor="end", font_size=12, fill="currentColor"),
+        el(
+            "text",
+            w("plan.fig.x"),
+            x=WIDTH - EDGE,
+            y=HEIGHT - 6,
+            text_anchor="end",
+            font_size=12,
+            fill="currentColor",
+        ),
         el("text", w("plan.fig.y"), x=4, y=14, font_size=12, fill="currentColor"),
-        el("path", d=f"M{EDGE / 2} 20V{HEIGHT - EDGE / 2}H{WIDTH - 8}", fill="none", stroke="currentColor"),
+        el(
+            "path",
+            d=f"M{EDGE / 2} 20V{HEIGHT - EDGE / 2}H{WIDTH - 8}",
+            fill="none",
+            stroke="currentColor",
+        ),
     ]
     box = f"0 0 {WIDTH + 90} {HEIGHT}"
-    return el("svg", el("title", w("plan.fig")), *axes, *marks, viewBox=box, role="img", width="100%")
+    return el(
+        "svg", el("title", w("plan.fig")), *axes, *marks, viewBox=box, role="img", width="100%"
+    )
 
 
 def _even(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -261,7 +328,14 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     card = (after.get("card") or {}).get("ratio")
     untaught = not_learnt(after, w)
     return join(
-        el("p", w("plan.after.what", memory=n.fixed(after["memory_ratio"], 2), factors=factors or w("none"))),
+        el(
+            "p",
+            w(
+                "plan.after.what",
+                memory=n.fixed(after["memory_ratio"], 2),
+                factors=factors or w("none"),
+            ),
+        ),
         el("p", w("plan.after.card", memory=n.fixed(card, 2))) if card else None,
         el("p", untaught) if untaught else None,
         grid(w("plan.after"), head, body),

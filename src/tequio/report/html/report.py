@@ -1,6 +1,7 @@
-"""The report of a run as one offline HTML file: masthead, nine parts, style sheet. No script, no network."""
+"""The report of a run as one offline HTML file: masthead, nine parts, style sheet.
 
-from __future__ import annotations
+No script, no network.
+"""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -30,7 +31,10 @@ PARTS = (
 
 
 def render(entries: Sequence[Record], lang: Lang) -> str:
-    """The whole page. Works on a run that is not finished; every string from the ledger is escaped."""
+    """The whole page.
+
+    Works on a run that is not finished; every string from the ledger is escaped.
+    """
     page = Page(Words(lang), Numbers(lang), summary(entries))
     name = page.s["name"] or page.w("page.unnamed")
     style = files("tequio.report.html").joinpath("style.css").read_text(encoding="utf-8")
@@ -42,7 +46,10 @@ def render(entries: Sequence[Record], lang: Lang) -> str:
         el("title", page.w("page.title", name=name)),
         el("style", Safe(style)),
     )
-    parts = [part(page, number, key, page.w(title), write(page)) for number, (key, title, write) in enumerate(PARTS, 1)]
+    parts = [
+        part(page, number, key, page.w(title), write(page))
+        for number, (key, title, write) in enumerate(PARTS, 1)
+    ]
     sheet = el(
         "div",
         _masthead(page, str(name)),
@@ -65,13 +72,22 @@ def _masthead(page: Page, name: str) -> Safe:
         (w("meta.seed"), n.plain(s["seed"])),
     ]
     notes = [
-        w(key) for key, shown in (("note.simulation", s["simulation"]), ("note.unfinished", not s["finished"])) if shown
+        w(key)
+        for key, shown in (
+            ("note.simulation", s["simulation"]),
+            ("note.unfinished", not s["finished"]),
+        )
+        if shown
     ]
     return el(
         "header",
         el("p", join("Tequio · ", w("page.kind")), class_="kind"),
         el("h1", name),
-        el("dl", *[el("div", el("dt", term), el("dd", value)) for term, value in facts], class_="facts"),
+        el(
+            "dl",
+            *[el("div", el("dt", term), el("dd", value)) for term, value in facts],
+            class_="facts",
+        ),
         *[el("p", text, class_="note") for text in notes],
         class_="top",
     )

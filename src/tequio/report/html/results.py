@@ -1,7 +1,5 @@
 """Parts 2 to 4 of the report: each participant, equity, and everybody's data."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tequio.core.grouping import grouped
@@ -56,7 +54,9 @@ def participants(page: Page) -> Safe:
     level = best["outcome"]["effect"]["mean"] == worst["outcome"]["effect"]["mean"]
     form = "each.here.one" if len(judged) == 1 else "each.here.level" if level else "each.here"
     here = w(form, **values)
-    drawing = _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
+    drawing = (
+        _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
+    )
     there = {p["verdict"] for p in judged}
     marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS if key in there)
     chart = figure(w(f"fig.gain.{page.s['measure']}", versus=page.versus), drawing, marks)
@@ -83,30 +83,44 @@ def percent_labels(page: Page, along: Scale, sign: bool = False) -> list[str]:
 
 def _gain_caption(page: Page) -> Caption:
     title = page.w(f"fig.gain.{page.s['measure']}", versus=page.versus)
-    return Caption("c-gain", title, page.w("fig.gain.desc", counts=", ".join(page.counts().values())))
+    return Caption(
+        "c-gain", title, page.w("fig.gain.desc", counts=", ".join(page.counts().values()))
+    )
 
 
 def _gain_rows(page: Page, people: Sequence[Json]) -> Safe:
     effects = [(p, p["outcome"]["effect"]) for p in people]
     items = [
-        Row(p["name"], effect_in_words(page, p), [(r["mean"], p["verdict"])], (r["low"], r["high"])) for p, r in effects
+        Row(p["name"], effect_in_words(page, p), [(r["mean"], p["verdict"])], (r["low"], r["high"]))
+        for p, r in effects
     ]
     return rows(_gain_caption(page), _gain_axis(page, people), items)
 
 
 def _gain_field(page: Page, people: Sequence[Json]) -> Safe:
-    points = [Point(r["mean"], p["verdict"], r["low"], r["high"]) for p in people for r in [p["outcome"]["effect"]]]
+    points = [
+        Point(r["mean"], p["verdict"], r["low"], r["high"])
+        for p in people
+        for r in [p["outcome"]["effect"]]
+    ]
     return field(_gain_caption(page), _gain_axis(page, people), points, page.w("axis.participants"))
 
 
 def _tests(page: Page) -> Safe:
-    """The table of results by the leading measure; for many participants the worst tenth first; loss folded beside counts."""
+    """The table of results by the leading measure; for many participants the worst tenth first;
+    loss folded beside counts.
+    """
     w, n = page.w, page.n
     tested = [p for p in page.people if any(p["test"].values())]
     if not tested:
         return Safe("")
     models = [m for m in MODELS if any(p["test"][m] for p in tested)]
-    head = [w("col.participant"), f"{w('col.result')}~", f"{w('col.texts')}#", *[f"{w(f'short.{m}')}#" for m in models]]
+    head = [
+        w("col.participant"),
+        f"{w('col.result')}~",
+        f"{w('col.texts')}#",
+        *[f"{w(f'short.{m}')}#" for m in models],
+    ]
     head += [f"{w('col.difference')}#"]
     title = w("table.test")
 
@@ -128,7 +142,9 @@ def _tests(page: Page) -> Safe:
     beside = _by_loss(page, tested, models) if page.s["measure"] == "accuracy" else None
     if len(tested) <= MANY:
         return join(*opened, table(tested), beside, *cut)
-    known = sorted((p for p in tested if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
+    known = sorted(
+        (p for p in tested if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"]
+    )
     worst = known[: -(-len(known) // 10)]
     label = w("table.worst", n=n.fixed(len(worst)), of=n.fixed(len(known)))
     every = folded(w("show.all", n=n.fixed(len(tested))), table(tested))
@@ -151,7 +167,10 @@ def _by_loss(page: Page, people: Sequence[Json], models: Sequence[str]) -> Safe:
 
 
 def cut_to(person: Json) -> str:
-    """What a budget left: `cut` models to compare, a gain over the `base` alone, or none (`short`)."""
+    """What a budget left:
+
+    `cut` models to compare, a gain over the `base` alone, or none (`short`).
+    """
     return "cut" if person["test"]["local"] else "base" if person["versus"] == "base" else "short"
 
 
@@ -192,7 +211,13 @@ def _kit(page: Page) -> Safe:
     title = w("table.kit")
     opened = [el("h3", title), el("p", w("kit.note"), class_="under")]
     counts = [f"{w(f'col.{k}')}#" for k in ("train", "validation", "test")]
-    head = [w("col.participant"), f"{w('col.tier')}~", f"{w('col.rank')}#", f"{w('col.steps')}#", *counts]
+    head = [
+        w("col.participant"),
+        f"{w('col.tier')}~",
+        f"{w('col.rank')}#",
+        f"{w('col.steps')}#",
+        *counts,
+    ]
     head += [f"{w('col.reason')}~"]
     full = grid(title, head, [_kit_row(page, p) for p in page.people])
     if len(page.people) <= MANY:
@@ -211,7 +236,9 @@ def _kit(page: Page) -> Safe:
         span = n.between(n.fixed(min(steps)), n.fixed(max(steps))) if steps else DASH
         trained = sum(p["data"]["train"] or 0 for p in members)
         body.append([tier, n.fixed(rank), n.fixed(len(members)), span, n.fixed(trained)])
-    return join(*opened, grid(title, short, body), folded(w("show.all", n=n.fixed(len(page.people))), full))
+    return join(
+        *opened, grid(title, short, body), folded(w("show.all", n=n.fixed(len(page.people))), full)
+    )
 
 
 def _kit_row(page: Page, p: Json) -> list[Cell]:
@@ -273,12 +300,22 @@ def equity(page: Page) -> Safe:
         "jain": n.fixed(found["jain"], 3),
         "spearman": n.signed(found["spearman_rank"], 2),
     }
-    stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items() if value != DASH]
-    spread: list[Safe | None] = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
+    stats = [
+        stat(w(f"stat.{key}"), value, w(f"stat.{key}.note"))
+        for key, value in small.items()
+        if value != DASH
+    ]
+    spread: list[Safe | None] = [
+        el("dl", *stats, class_="stats"),
+        _rank_rows(page) if found["by_rank"] else None,
+    ]
     opened = [opening(f"{here} {_left_behind(page)}", what, w("fair.not")), *spread]
     if page.s["measure"] == "accuracy":
         first = join(el("p", here, class_="lead"), el("p", w("fair.not"), class_="not"))
-        opened = [first, folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
+        opened = [
+            first,
+            folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread),
+        ]
     return join(*opened, given_and_got(page), alone_part(page))
 
 
@@ -301,10 +338,16 @@ def _rank_rows(page: Page) -> Safe:
     items = []
     for level in page.s["equity"]["by_rank"]:
         here = [p for p in known if p["rank"] == level["rank"]]
-        value = w("fair.rank.value", people=page.people_count(level["participants"]), mean=page.share(level["mean"]))
+        value = w(
+            "fair.rank.value",
+            people=page.people_count(level["participants"]),
+            mean=page.share(level["mean"]),
+        )
         ordered = sorted(here, key=lambda p: p["verdict"] == "loses")  # drawn last: never hidden
         dots = [(p["benefit"], f"{p['verdict'] or 'none'} faint") for p in ordered]
-        items.append(Row(w("fair.rank", rank=page.n.fixed(level["rank"])), value, dots, None, level["mean"]))
+        items.append(
+            Row(w("fair.rank", rank=page.n.fixed(level["rank"])), value, dots, None, level["mean"])
+        )
     axis = Axis(along, percent_labels(page, along, sign=True), (w("axis.worse"), w("axis.better")))
     caption = Caption("c-fair", w("fig.fair"), w("fig.fair.desc"))
     return figure(w("fig.fair"), rows(caption, axis, items))
@@ -329,7 +372,9 @@ def everybody(page: Page) -> Safe:
     closed = _closed(page, found)
     if closed is not None and closed > 0:
         here += " " + w("all.closed", closed=page.n.percent(closed, 0))
-    spans = {m: _span(page, found[m]) for m in ("local", "personal", "general") if values[m] is not None}
+    spans = {
+        m: _span(page, found[m]) for m in ("local", "personal", "general") if values[m] is not None
+    }
     styles = {"base": "plain hollow", "local": "plain", "pooled": "plain hollow"}
     items = [
         Row(w(f"model.{m}"), shown[m], [(value, styles.get(m, "gains"))], spans.get(m))
@@ -337,8 +382,16 @@ def everybody(page: Page) -> Safe:
         if (value := values[m]) is not None
     ]
     title = w("fig.all", measure=w(f"measure.{s['measure']}"))
-    caption = Caption("c-all", title, w("fig.all.desc", rows=", ".join(f"{item.label} {item.value}" for item in items)))
-    chart = figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found)) if items else None
+    caption = Caption(
+        "c-all",
+        title,
+        w("fig.all.desc", rows=", ".join(f"{item.label} {item.value}" for item in items)),
+    )
+    chart = (
+        figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found))
+        if items
+        else None
+    )
     return join(opening(here, w("all.what"), w("all.not")), chart)
 
 

@@ -1,6 +1,6 @@
-"""A participant's verdict in words: what was counted, how many test texts would tell, what to mind of its data."""
-
-from __future__ import annotations
+"""A participant's verdict in words: what was counted, how many test texts would tell, what to mind
+of its data.
+"""
 
 from tequio.report.data.records import Json
 from tequio.report.format import DASH
@@ -20,13 +20,24 @@ def counts_in_words(page: Page, person: Json) -> str | None:
 
 
 def needed_in_words(page: Page, person: Json) -> str | None:
-    """'About 400 test texts would be needed to show a difference of 4.2 points', where there are too few."""
+    """'About 400 test texts would be needed to show a difference of 4.2 points', where there are
+    too few.
+    """
     found, n = person["outcome"], page.n
     if found["needed"] is None or found["wanted"] is None:
         return None
     by_loss = found["measure"] == "loss"
-    wanted = page.w("percent.loss", n=n.percent(found["wanted"])) if by_loss else points_in_words(page, found["wanted"])
-    return page.w("needed", n=n.fixed(found["needed"]), unit=page.w(f"unit.{page.s['measure']}"), wanted=wanted)
+    wanted = (
+        page.w("percent.loss", n=n.percent(found["wanted"]))
+        if by_loss
+        else points_in_words(page, found["wanted"])
+    )
+    return page.w(
+        "needed",
+        n=n.fixed(found["needed"]),
+        unit=page.w(f"unit.{page.s['measure']}"),
+        wanted=wanted,
+    )
 
 
 def points_in_words(page: Page, share: float) -> str:
@@ -63,7 +74,9 @@ def smallest_in_words(page: Page) -> str:
 
 
 def notes_in_words(page: Page, person: Json) -> list[str]:
-    """What to mind of a participant's data, one sentence each: rows left out and why, texts cut, classes missing or rare."""
+    """What to mind of a participant's data, one sentence each: rows left out and why, texts cut,
+    classes missing or rare.
+    """
     w, n, found = page.w, page.n, person["notes"]
     said: list[str] = []
     if found["left_out"]:
@@ -75,22 +88,43 @@ def notes_in_words(page: Page, person: Json) -> list[str]:
     said += [w(f"notes.{key}", n=n.fixed(found[key]), of=of, tokens=tokens) for key in cut]
     if found["one_class"]:
         said.append(w("notes.one"))
-    counts = {"missing": found["missing"], "untested": found["missing_test"], "rare": found["rare_test"]}
-    said += [w.plural(f"notes.{key}", count, n.fixed(count)) for key, count in counts.items() if count]
+    counts = {
+        "missing": found["missing"],
+        "untested": found["missing_test"],
+        "rare": found["rare_test"],
+    }
+    said += [
+        w.plural(f"notes.{key}", count, n.fixed(count)) for key, count in counts.items() if count
+    ]
     return [words[:1].upper() + words[1:] for words in said]
 
 
 def _reason(page: Page, code: str, count: int) -> str:
-    known = code in ("conflicting_labels", "duplicates", "empty", "in_two_splits", "over_cap", "unlabelled")
+    known = code in (
+        "conflicting_labels",
+        "duplicates",
+        "empty",
+        "in_two_splits",
+        "over_cap",
+        "unlabelled",
+    )
     shown = page.n.fixed(count)
-    return page.w(f"dropped.{code}", n=shown) if known else page.w("dropped.other", n=shown, code=code)
+    return (
+        page.w(f"dropped.{code}", n=shown) if known else page.w("dropped.other", n=shown, code=code)
+    )
 
 
 def time_in_words(page: Page) -> str:
-    """The time on the clock with the sum of the work apart; the sum alone where the clock's is not known."""
+    """The time on the clock with the sum of the work apart; the sum alone where the clock's is not
+    known.
+    """
     cost, n = page.s["cost"], page.n
     work = n.duration(cost["seconds"])
     if cost["elapsed"] is None:
         return page.w("cost.took.work", work=work)
     took = n.duration(cost["elapsed"])
-    return page.w("cost.took.alone", time=took) if took == work else page.w("cost.took", time=took, work=work)
+    return (
+        page.w("cost.took.alone", time=took)
+        if took == work
+        else page.w("cost.took", time=took, work=work)
+    )

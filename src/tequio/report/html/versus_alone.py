@@ -1,7 +1,5 @@
 """The section of the report that compares joining with training alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tequio.report.format import DASH
@@ -16,13 +14,26 @@ def alone_part(page: Page) -> Safe | None:
     if not rows:
         return None
     whole = found["total"]
-    said = [w("alone.energy", **{part: n.energy(whole[part]["joules"]) for part in ("joined", "alone")})]
+    said = [
+        w("alone.energy", **{part: n.energy(whole[part]["joules"]) for part in ("joined", "alone")})
+    ]
     if whole["avoided"]["grams"] is not None:
-        said.append(w("alone.carbon", **{part: n.mass(whole[part]["grams"]) for part in ("joined", "alone")}))
+        said.append(
+            w(
+                "alone.carbon",
+                **{part: n.mass(whole[part]["grams"]) for part in ("joined", "alone")},
+            )
+        )
     if found["never_as_good"]:
-        said.append(w("alone.never", n=n.fixed(found["never_as_good"]), of=n.fixed(found["judged"])))
+        said.append(
+            w("alone.never", n=n.fixed(found["never_as_good"]), of=n.fixed(found["judged"]))
+        )
     columns = ("joined", "alone", "energy", "carbon", "money")
-    head = [w("col.participant"), *[f"{w(f'alone.col.{key}')}#" for key in columns], w("alone.col.good")]
+    head = [
+        w("col.participant"),
+        *[f"{w(f'alone.col.{key}')}#" for key in columns],
+        w("alone.col.good"),
+    ]
     body: list[list[Cell]] = [
         [
             row["name"],
@@ -30,7 +41,10 @@ def alone_part(page: Page) -> Safe | None:
             n.energy(row["alone"]["joules"]),
             _signed(row["avoided"]["joules"], n.energy),
             _signed(row["avoided"]["grams"], n.mass),
-            " + ".join(_signed(v, lambda x, c=c: n.money({c: x})) for c, v in sorted(row["avoided"]["money"].items()))
+            " + ".join(
+                _signed(v, lambda x, c=c: n.money({c: x}))
+                for c, v in sorted(row["avoided"]["money"].items())
+            )
             or DASH,
             w({True: "alone.good", False: "alone.not", None: "alone.unknown"}[row["as_good"]]),
         ]
@@ -40,7 +54,12 @@ def alone_part(page: Page) -> Safe | None:
     if even["gini"] is not None:
         said.append(w("alone.even", gini=n.fixed(even["gini"], 2), jain=n.fixed(even["jain"], 2)))
     shown = grid_of_all(page, w("alone.title"), head, body)
-    return join(el("h3", w("alone.title")), el("p", " ".join(said)), el("p", w("alone.what"), class_="under"), shown)
+    return join(
+        el("h3", w("alone.title")),
+        el("p", " ".join(said)),
+        el("p", w("alone.what"), class_="under"),
+        shown,
+    )
 
 
 def _signed(value: float | None, form: Any) -> str:

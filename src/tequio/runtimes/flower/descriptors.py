@@ -1,10 +1,9 @@
-"""File descriptors of this process: how many it may have, and raising that number as far as the system lets us.
+"""File descriptors of this process: how many it may have, and raising that number as far as the
+system lets us.
 
 Connections, the ledger and SuperLink's files share them. A process that has none left can open no
 file, so strangers must not be able to use them up.
 """
-
-from __future__ import annotations
 
 from contextlib import suppress
 

@@ -1,10 +1,10 @@
-"""Our bytes inside a Flower message: a small message travels whole in its first request, a large one in parts, cut and read one at a time.
+"""Our bytes inside a Flower message: a small message travels whole in its first request, a large
+one in parts, cut and read one at a time.
 
-A large message has the header of its safetensors with it and its tensors in parts: equal tensors for several participants, or in the
-next task, are equal parts, which go to SuperLink and to a participant once. Parts are Flower's own objects, named by their SHA-256.
+A large message has the header of its safetensors with it and its tensors in parts: equal tensors
+for several participants, or in the next task, are equal parts, which go to SuperLink and to a
+participant once. Parts are Flower's own objects, named by their SHA-256.
 """
-
-from __future__ import annotations
 
 import mmap
 import os
@@ -28,7 +28,9 @@ from tequio.core.texts.words import refusal
 RECORD, HEAD, PARTS, SIZE = "tequio", "head", "parts", "bytes"
 TYPE = "train"  # Flower routes by this word; what we ask stands in our own bytes
 SECOND = 1.0
-IN_MEMORY = 1 << 26  # bytes of the largest message that is kept in memory; a larger one lies in a file
+IN_MEMORY = (
+    1 << 26
+)  # bytes of the largest message that is kept in memory; a larger one lies in a file
 TASK, ANSWER, PART = (
     1 << 18,
     4 << 20,
@@ -41,7 +43,10 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message ready to be sent: Flower's message, the tree of its objects, and where its parts lie in `data`."""
+    """A message ready to be sent:
+
+    Flower's message, the tree of its objects, and where its parts lie in `data`.
+    """
 
     message: Message
     tree: ObjectTree
@@ -58,16 +63,22 @@ class Envelope:
         return message_to_proto(self.message)
 
     def wanted(self, missing: list[str]) -> Iterator[tuple[str, bytes]]:
-        """(id, content) of parts that the server misses, one after another; the last part of the message comes last."""
+        """(id, content) of parts that the server misses, one after another; the last part of the
+        message comes last.
+        """
         asked = set(missing)
         for identity, (start, end) in self.places.items():
             if identity in asked:
                 yield identity, _part(self.data, start, end)
 
 
-def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = "") -> Envelope:
+def seal(
+    data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = ""
+) -> Envelope:
     """A Flower message with `data`, one of ours, in it."""
-    created = time.time()  # naming the parts of a large message takes seconds, and its life is counted from here
+    created = (
+        time.time()
+    )  # naming the parts of a large message takes seconds, and its life is counted from here
     first, order = len(data), list[tuple[str, Place]]()
     if len(data) > (ANSWER if reply_to else TASK):
         first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
@@ -91,7 +102,8 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
     message.metadata.__dict__["_message_id"] = message.object_id
     places = dict(order)
     tree = ObjectTree(
-        object_id=message.metadata.message_id, children=[ObjectTree(object_id=identity) for identity in places]
+        object_id=message.metadata.message_id,
+        children=[ObjectTree(object_id=identity) for identity in places],
     )
     return Envelope(message, tree, data, places)
 
@@ -99,7 +111,9 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
 def open_message(
     message: Message, limit: int, pull: Callable[[str], bytes], folder: Path | None = None
 ) -> tuple[bytes, dict[str, Place]]:
-    """(the bytes in a message, where its parts lie in them); `pull` brings a part. Very many bytes lie in a nameless file of `folder`.
+    """(the bytes in a message, where its parts lie in them); `pull` brings a part.
+
+    Very many bytes lie in a nameless file of `folder`.
 
     Raises MessageError if it has none, or more than `limit`; ResourceError where the disk is full.
     """
@@ -136,12 +150,18 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), size)
         except OSError as error:
-            facts = {"folder": folder or tempfile.gettempdir(), "size": size, "error": error.strerror}
+            facts = {
+                "folder": folder or tempfile.gettempdir(),
+                "size": size,
+                "error": error.strerror,
+            }
             raise refusal(ResourceError, "disk-full", **facts) from None
 
 
 def read_letter(proto: Any) -> Message:
-    """The message of Flower that the other side sent; one with nothing in it where Flower cannot read that."""
+    """The message of Flower that the other side sent; one with nothing in it where Flower cannot
+    read that.
+    """
     try:
         return message_from_proto(proto)
     except Exception:  # Flower has no error of its own for what a stranger may write
@@ -173,7 +193,10 @@ def remaining(message: Message) -> float:
 
 
 def find_part(content: bytes, identity: str) -> bytes:
-    """A part, as it lies in Flower's object of this id. Raises MessageError if it is not what its name says."""
+    """A part, as it lies in Flower's object of this id.
+
+    Raises MessageError if it is not what its name says.
+    """
     if get_object_id(content) != identity:
         raise refusal(MessageError, "message-damaged")
     try:

@@ -1,9 +1,9 @@
-"""What a stranger without a key can reach of a coordinator: each path of Flower's APIs and of ours, plain HTTP, old TLS.
+"""What a stranger without a key can reach of a coordinator: each path of Flower's APIs and of ours,
+plain HTTP, old TLS.
 
-The certificate is not checked while asking (whether it is right is a question of its own, `handshake`); what is sent is invented.
+The certificate is not checked while asking (whether it is right is a question of its own,
+`handshake`); what is sent is invented.
 """
-
-from __future__ import annotations
 
 import secrets
 import socket
@@ -28,13 +28,26 @@ from tequio.runtimes.flower.versions import SPEAKS
 from tequio.trust.keys import new_key, public_bytes
 
 PATIENCE = 20.0  # seconds for one question
-HIDDEN = ("/", "/docs", "/openapi.json", "/health", "/metrics", "/flwr.proto.Control/StartRun", "/tequio/status")
-LOCAL = ("NO_PROTOCOLS_AVAILABLE", "UNSUPPORTED_PROTOCOL", "NO_CIPHERS_AVAILABLE")  # this machine cannot even ask
+HIDDEN = (
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/health",
+    "/metrics",
+    "/flwr.proto.Control/StartRun",
+    "/tequio/status",
+)
+LOCAL = (
+    "NO_PROTOCOLS_AVAILABLE",
+    "UNSUPPORTED_PROTOCOL",
+    "NO_CIPHERS_AVAILABLE",
+)  # this machine cannot even ask
 NOT_FOUND = 404
 
 
 def handshake(host: str, port: int, authority: str | None) -> bytes:
-    """The certificate that is shown, DER; checked against `authority` (PEM) and the host's name, None: not checked.
+    """The certificate that is shown, DER; checked against `authority` (PEM) and the host's name,
+    None: not checked.
 
     Raises OSError, and of its kind ssl.SSLError.
     """
@@ -49,10 +62,16 @@ def old_tls(host: str, port: int) -> bool | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context = _open()
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        context.minimum_version, context.maximum_version = (
+            ssl.TLSVersion.TLSv1,
+            ssl.TLSVersion.TLSv1_1,
+        )
         context.set_ciphers("ALL:@SECLEVEL=0")
     try:
-        with socket.create_connection((host, port), PATIENCE) as raw, context.wrap_socket(raw, server_hostname=host):
+        with (
+            socket.create_connection((host, port), PATIENCE) as raw,
+            context.wrap_socket(raw, server_hostname=host),
+        ):
             return True
     except ssl.SSLError as error:
         return None if error.reason in LOCAL else False
@@ -64,31 +83,46 @@ def plain_http(host: str, port: int) -> int | None:
     """The status of an answer to plain HTTP; None where there is none."""
     try:
         with socket.create_connection((host, port), PATIENCE) as raw:
-            raw.sendall(f"GET /tequio/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            raw.sendall(
+                f"GET /tequio/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
             said = raw.recv(64)
     except OSError:
         return None
     words = said.split()
-    return int(words[1]) if said.startswith(b"HTTP/") and len(words) > 1 and words[1].isdigit() else None
+    return (
+        int(words[1])
+        if said.startswith(b"HTTP/") and len(words) > 1 and words[1].isdigit()
+        else None
+    )
 
 
 def open_paths(address: str) -> Iterator[tuple[str, int, bool]]:
-    """(method and path, status of the answer, is it refused as it must be) for everything that is not ours to offer to strangers.
+    """(method and path, status of the answer, is it refused as it must be) for everything that is
+    not ours to offer to strangers.
 
     The fleet's paths that participants need refuse who has no key; all others are not there. No
     answer is status 0.
     """
-    wanted: dict[tuple[str, str], bool] = {(method, path): path in PATHS for method, path in PROTOBUF_REQUEST_TYPES}
+    wanted: dict[tuple[str, str], bool] = {
+        (method, path): path in PATHS for method, path in PROTOBUF_REQUEST_TYPES
+    }
     wanted |= {("GET", path): False for path in HIDDEN}
     with httpx.Client(base_url=f"https://{address}", verify=_open(), timeout=PATIENCE) as client:
         for (method, path), needed in wanted.items():
-            status = _ask(client, method, path, content=b"", headers={"content-type": PROTOBUF_MEDIA_TYPE})
+            status = _ask(
+                client, method, path, content=b"", headers={"content-type": PROTOBUF_MEDIA_TYPE}
+            )
             yield f"{method} {path}", status, 400 <= status < 500 if needed else status == NOT_FOUND
 
 
 def joining(address: str) -> Iterator[tuple[str, int, bool]]:
     """The same for wrong requests to join, and for a key that nobody knows."""
-    invented = {"name": "stranger", "token": secrets.token_urlsafe(32), "public_key": public_bytes(new_key()).decode()}
+    invented = {
+        "name": "stranger",
+        "token": secrets.token_urlsafe(32),
+        "public_key": public_bytes(new_key()).decode(),
+    }
     invented |= {"speaks": SPEAKS}
     requests: Mapping[str, dict[str, Any]] = {
         "an empty request to join": {"content": b""},
@@ -102,7 +136,10 @@ def joining(address: str) -> Iterator[tuple[str, int, bool]]:
 
 
 def unknown_key(address: str, authority: bytes) -> int | None:
-    """The status that a participant's request with a new key gets. None: no answer, or another certificate."""
+    """The status that a participant's request with a new key gets.
+
+    None: no answer, or another certificate.
+    """
     key = new_key()
     sign = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
@@ -111,7 +148,9 @@ def unknown_key(address: str, authority: bytes) -> int | None:
     ]
     try:
         with FleetHttpClient.from_server_address(address, False, authority, sign) as client:
-            client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
+            client.ActivateNode(
+                ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10)
+            )
     except httpx.HTTPStatusError as error:
         return error.response.status_code
     except (httpx.HTTPError, NetworkError, OSError):
@@ -122,7 +161,9 @@ def unknown_key(address: str, authority: bytes) -> int | None:
 def health(address: str) -> dict[str, Any] | None:
     """What the coordinator says of itself to everybody; None where that is no JSON."""
     try:
-        with httpx.Client(base_url=f"https://{address}", verify=_open(), timeout=PATIENCE) as client:
+        with httpx.Client(
+            base_url=f"https://{address}", verify=_open(), timeout=PATIENCE
+        ) as client:
             return dict(client.get("/tequio/health").json())
     except (httpx.HTTPError, ValueError, TypeError):
         return None

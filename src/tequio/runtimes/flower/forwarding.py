@@ -1,7 +1,5 @@
 """The headers that may pass between a participant's request and SuperLink."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from tequio.runtimes.flower.sessions import KEY
@@ -14,4 +12,8 @@ INSIDE = ("flwr-superexec", "flwr-task")
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that may pass the gateway, either way."""
     wanted = {k.lower(): v for k, v in headers.items()}
-    return {k: v for k, v in wanted.items() if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))}
+    return {
+        k: v
+        for k, v in wanted.items()
+        if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))
+    }

@@ -1,10 +1,11 @@
-"""The coordinator's only gateway to the network: TLS, and nothing behind it but the paths that participants need.
+"""The coordinator's only gateway to the network:
 
-`/v1/fleet/…` goes on to SuperLink on loopback, if a participant signed it; `/tequio/join` enrols a key against the token
-of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and logged.
+TLS, and nothing behind it but the paths that participants need.
+
+`/v1/fleet/…` goes on to SuperLink on loopback, if a participant signed it; `/tequio/join` enrols a
+key against the token of an invitation, `/tequio/leave` takes the signed word of one who leaves;
+`/tequio/health` answers. Everything else is refused and logged.
 """
-
-from __future__ import annotations
 
 import asyncio
 import math
@@ -55,7 +56,9 @@ from tequio.runtimes.flower.visits import PortLimits, Visits
 from tequio.trust.leave_request import KEYS
 
 LARGE = 1 << 18  # bytes of a request that waits on disk for its turn
-ROOM = 2  # large requests and answers that are handed on at the same time: each takes some 20 MB, and SuperLink is one process
+# large requests and answers that are handed on at the same time: each takes some 20 MB, and
+# SuperLink is one process
+ROOM = 2
 PATHS = frozenset(
     f"/v1/fleet/{name}"
     for name in (
@@ -69,8 +72,14 @@ PATHS = frozenset(
         "push-object",
     )
 )
-CONNECTS = ("/activate-node", "/send-node-heartbeat")  # with these a participant comes, or comes back
-ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
+CONNECTS = (
+    "/activate-node",
+    "/send-node-heartbeat",
+)  # with these a participant comes, or comes back
+ACTIVATE, PRECONDITION = (
+    "/v1/fleet/activate-node",
+    412,
+)  # of other paths: a node that is not active, no stranger
 _KEY, _FORM = ("key", "unknown key or wrong signature"), ("malformed", "not a message of Flower's")
 STRANGE = {
     401: _KEY,
@@ -80,21 +89,30 @@ STRANGE = {
     415: _FORM,
     422: _FORM,
 }  # SuperLink's answers: reason, words
-RECORDED = "tequio-recorded"  # tells a participant the digest of its personal model that the coordinator recorded
+# tells a participant the digest of its personal model that the coordinator recorded
+RECORDED = "tequio-recorded"
 OVER = 410  # to who asks for work when the federation has come to its end
-SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
+# names a participant's process; the newest of a key's works, the others are told
+SESSION = "tequio-session"
 TAKEN = 409  # what the others are told
-FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
+FRESH, SOON = (
+    5.0,
+    20.0,
+)  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 ENDING = 5  # seconds for requests that are under way in the end
 LATER = 5  # seconds after which a participant may try again where there was no room
 HOLD = AWAY / 3
 ASK, ANSWER, PART, FETCH, LEAVE = (
-    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object", "deactivate-node")
+    f"/v1/fleet/{name}"
+    for name in ("pull-messages", "push-messages", "push-object", "pull-object", "deactivate-node")
 )
 
 Enrol = Callable[[str, str, str], int]
-"""(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
+"""(participant, token, public key as PEM) -> its number.
+
+Raises NetworkError, ConfigError or UpdateError to refuse.
+"""
 
 Leave = Callable[[dict[str, str]], None]
 """What one who leaves says: name, node, time, signature. Raises NetworkError to refuse."""
@@ -102,7 +120,8 @@ Leave = Callable[[dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Gateway:
-    """What it shows, and what is behind it; how it and the exchange tell each other of tasks, answers and bytes.
+    """What it shows, and what is behind it; how it and the exchange tell each other of tasks,
+    answers and bytes.
 
     hold: seconds for which a question for work is held while there is none.
     """
@@ -118,16 +137,23 @@ class Gateway:
 
 @contextmanager
 def claimed(host: str, port: int) -> Iterator[socket.socket]:
-    """The address, ours from here on; nobody is answered yet. Raises NetworkError if it cannot be had."""
+    """The address, ours from here on; nobody is answered yet.
+
+    Raises NetworkError if it cannot be had.
+    """
     with ExitStack() as open_:
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            family = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0][0]
             own = open_.enter_context(socket.socket(family))
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             own.bind((host, port))
         except OSError as error:
             why = error.strerror or str(error)
-            raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
+            raise refusal(
+                NetworkError, "cannot-listen", address=f"{host}:{port}", error=why
+            ) from None
         yield own
 
 
@@ -140,7 +166,13 @@ def open_gateway(
 
     def refuse(reason: str, words: str, remote: str, method: str = "", path: str = "") -> None:
         where = {"method": method, "path": path, "remote": remote}
-        log(f"refused: {one_line(words)}, from {remote}", "refused", "warning", reason=reason, **where)
+        log(
+            f"refused: {one_line(words)}, from {remote}",
+            "refused",
+            "warning",
+            reason=reason,
+            **where,
+        )
 
     app = _application(gateway, sessions, visits, enrol, leave, log, refuse)
     config = uvicorn.Config(
@@ -184,7 +216,9 @@ def _application(
 ) -> Starlette:
     context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
     places = Connections()
-    inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
+    inside = httpx.AsyncClient(
+        base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT
+    )
     room, turn, limits, tries = asyncio.Semaphore(ROOM), asyncio.Lock(), gateway.limits, Tries()
     signatures = Signatures(lambda: nodes(gateway.server))
     intake = Intake(limits.bodies, limits.key_bodies)
@@ -209,7 +243,9 @@ def _application(
         if same_version(theirs):
             return None
         refused(request, "version", difference(theirs, "participant").why.rstrip("."))
-        return JSONResponse({"error": str(difference(SPEAKS, "coordinator", theirs))}, DIFFERS, {SPOKEN: SPEAKS})
+        return JSONResponse(
+            {"error": str(difference(SPEAKS, "coordinator", theirs))}, DIFFERS, {SPOKEN: SPEAKS}
+        )
 
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
@@ -228,7 +264,11 @@ def _application(
         if key is None:
             refused(request, *_KEY)
             return unread(request, 401)
-        if size > SMALL and request.url.path in (ANSWER, PART) and short_of_space(gateway.server.folder):
+        if (
+            size > SMALL
+            and request.url.path in (ANSWER, PART)
+            and short_of_space(gateway.server.folder)
+        ):
             refused(request, "disk", "an answer, for the disk is nearly full")
             return unread(request, 503, {"retry-after": str(LATER)})
         node = signatures.node(key)
@@ -269,15 +309,21 @@ def _application(
                 return Response(status_code=OVER, headers=_recorded(long_poll, node, last=True))
         confirmed: dict[str, str] = {}
         try:
-            async with room if large else nullcontext():  # so many are in memory at once, however many send
+            async with (
+                room if large else nullcontext()
+            ):  # so many are in memory at once, however many send
                 whole = body.read()
                 answer = await inside.post(path, content=whole, headers=forwarded(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
-        if answer.status_code == 401 and signatures.aged(request.headers):  # it was valid when the body began
+        if answer.status_code == 401 and signatures.aged(
+            request.headers
+        ):  # it was valid when the body began
             refused(request, "slow", "a body that travelled for longer than its signature counts")
             return Response(status_code=503, headers={"retry-after": str(LATER)})
-        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
+        if answer.status_code in STRANGE and (
+            answer.status_code != PRECONDITION or path == ACTIVATE
+        ):
             refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and path.endswith(CONNECTS):
             places.taken(key, session)
@@ -291,7 +337,9 @@ def _application(
         spoken = {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
         back = Response(answer.content, answer.status_code, spoken)
         if not gateway.traffic.belongs(_peer(request), node):
-            gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
+            gateway.traffic.count(
+                node, size(request.headers.raw, whole), size(back.raw_headers, answer.content)
+            )
         return back
 
     def too_often(request: Request) -> Response | None:
@@ -304,7 +352,10 @@ def _application(
         return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
 
     async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
-        """What `act` answers, or why not. It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock."""
+        """What `act` answers, or why not.
+
+        It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock.
+        """
         try:
             async with turn:
                 return too_often(request) or JSONResponse(await asyncio.to_thread(act))
@@ -314,13 +365,17 @@ def _application(
             return JSONResponse({"error": str(error)}, 403)
         except (TequioError, httpx.HTTPError, OSError) as error:
             refused(request, "error", f"cannot answer a request to {what} ({type(error).__name__})")
-            return JSONResponse({"error": "The coordinator cannot answer now. Try again later."}, 503)
+            return JSONResponse(
+                {"error": "The coordinator cannot answer now. Try again later."}, 503
+            )
 
     async def join(request: Request) -> Response:
         if (often := too_often(request)) is not None:
             return often
         try:
-            wanted = read_words(await small_body(request), ("name", "token", "public_key"), ("speaks",))
+            wanted = read_words(
+                await small_body(request), ("name", "token", "public_key"), ("speaks",)
+            )
         except ValueError:
             refused(request, "malformed", "not a request to join")
             return unread(request, 400, body={"error": "Expected name, token and public_key."})
@@ -375,14 +430,23 @@ def _application(
             Route("/tequio/join", join, methods=["POST"]),
             Route("/tequio/leave", leaves, methods=["POST"]),
             Route("/tequio/health", health, methods=["GET"]),
-            Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
+            Route(
+                "/{rest:path}",
+                other,
+                methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"],
+            ),
         ],
-        exception_handlers={404: unknown, 405: unknown},  # any other method, and paths without a slash
+        exception_handlers={
+            404: unknown,
+            405: unknown,
+        },  # any other method, and paths without a slash
     )
 
 
 def _recorded(long_poll: LongPoll, node: int, last: bool = False) -> dict[str, str]:
-    """Return the header that confirms a participant's personal model; none where the coordinator recorded none."""
+    """Return the header that confirms a participant's personal model; none where the coordinator
+    recorded none.
+    """
     digest = long_poll.serve(node, last)
     return {RECORDED: digest} if digest else {}
 

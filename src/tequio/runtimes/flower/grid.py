@@ -1,10 +1,10 @@
-"""The coordinator's place in the server: a run of its own that holds no code, and the grid over which its messages go.
+"""The coordinator's place in the server: a run of its own that holds no code, and the grid over
+which its messages go.
 
-The server gives a place up when it has not heard of its holder for a minute: a machine slept, or its clock was set. Then a new one is
-taken; messages of the old one are lost, and are sent again by who still waits for their answers.
+The server gives a place up when it has not heard of its holder for a minute: a machine slept, or
+its clock was set. Then a new one is taken; messages of the old one are lost, and are sent again by
+who still waits for their answers.
 """
-
-from __future__ import annotations
 
 import hashlib
 import logging
@@ -61,7 +61,9 @@ Result = TypeVar("Result")
 
 
 class Moved(NetworkError):
-    """The place was given up by the server, and there is a new one: what belonged to the old one is lost."""
+    """The place was given up by the server, and there is a new one: what belonged to the old one is
+    lost.
+    """
 
 
 class CoordinatorGrid:
@@ -70,7 +72,9 @@ class CoordinatorGrid:
     files: what its run says that it is; ours holds no code, and our participants would run none.
     """
 
-    def __init__(self, server: Server, log: Callable[[str], None], files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, server: Server, log: Callable[[str], None], files: Mapping[str, bytes]
+    ) -> None:
         self._server, self._log, self._files = server, log, files
         self._take_patiently()
 
@@ -80,14 +84,18 @@ class CoordinatorGrid:
         return int(self.grid.run.run_id)
 
     def ask(self, question: Callable[[HttpGrid], Result]) -> Result:
-        """An answer of the server. Raises NetworkError where it gives none, Moved where there was a new place to take first."""
+        """An answer of the server.
+
+        Raises NetworkError where it gives none, Moved where there was a new place to take first.
+        """
         try:
             return question(self.grid)
         except httpx.HTTPError as error:
             if not _given_up(error):
                 raise refusal(NetworkError, "superlink-silent", path=LOG) from None
         self._log(
-            "SuperLink gave the coordinator's place up; a new one is taken, and what was on its way is sent again."
+            "SuperLink gave the coordinator's place up; a new one is taken, and what was on its "
+            "way is sent again."
         )
         self.close(done=False)
         self._take_patiently()
@@ -111,7 +119,10 @@ class CoordinatorGrid:
         self.grid.close()
 
     def _take_patiently(self) -> None:
-        """Take a place; a server that ends meanwhile is started again. Raises NetworkError where it does not answer for long."""
+        """Take a place; a server that ends meanwhile is started again.
+
+        Raises NetworkError where it does not answer for long.
+        """
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -132,7 +143,9 @@ class CoordinatorGrid:
         grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
         _patient(grid)
         try:
-            grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+            grid.set_run(
+                run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run)
+            )
         except BaseException:
             grid.close()
             raise
@@ -160,7 +173,8 @@ def _given_up(error: Exception) -> bool:
 
 
 def _patient(grid: HttpGrid) -> None:
-    """Questions are asked again for PATIENCE; a refusal is an error like any other, where Flower would interrupt the process.
+    """Questions are asked again for PATIENCE; a refusal is an error like any other, where Flower
+    would interrupt the process.
 
     Flower takes a handshake that was not answered in time for one that failed, and gives up.
     """
@@ -168,7 +182,9 @@ def _patient(grid: HttpGrid) -> None:
     theirs, retry.max_time = retry.should_giveup, PATIENCE
 
     def over(error: Exception) -> bool:
-        return _given_up(error) or (not isinstance(error, httpx.TimeoutException) and bool(theirs(error)))
+        return _given_up(error) or (
+            not isinstance(error, httpx.TimeoutException) and bool(theirs(error))
+        )
 
     retry.should_giveup = over
 
@@ -185,15 +201,21 @@ def _alive(grid: HttpGrid) -> Callable[[], bool]:
 
 
 def _token(server: Server, authority: bytes, run: int) -> str:
-    """What shows that the run's task is ours; tasks of earlier runs, which a crash may have left, are taken and dropped."""
+    """What shows that the run's task is ours; tasks of earlier runs, which a crash may have left,
+    are taken and dropped.
+    """
     sign = SuperExecAuthHttpInterceptor(
         master_secret=server.secret.read_bytes(), protected_methods=frozenset({ACQUIRE})
     )
     version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    with RuntimeHttpClient.from_server_address(server.address, False, authority, [version, sign]) as runtime:
+    with RuntimeHttpClient.from_server_address(
+        server.address, False, authority, [version, sign]
+    ) as runtime:
         end = time.monotonic() + START
         while time.monotonic() < end:
-            got = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            got = runtime.AcquireTask(
+                AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
+            )
             if got.token and got.task.run_id == run:
                 return str(got.token)
             time.sleep(0.05)

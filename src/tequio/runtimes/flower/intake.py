@@ -1,6 +1,6 @@
-"""What the gateway takes in from outside: how many bytes of bodies at a time, which words, and how many tries with a wrong token."""
-
-from __future__ import annotations
+"""What the gateway takes in from outside: how many bytes of bodies at a time, which words, and how
+many tries with a wrong token.
+"""
 
 import asyncio
 import json
@@ -21,7 +21,10 @@ from tequio.runtimes.flower.visits import origin_of
 
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
 SMALL = 1 << 14  # bytes of a request to join
-SPARE, SPARE_SHARE = 1 << 30, 0.05  # of a disk: bytes, or a share where that is less, that no answer may take
+SPARE, SPARE_SHARE = (
+    1 << 30,
+    0.05,
+)  # of a disk: bytes, or a share where that is less, that no answer may take
 LONGEST = 4096  # characters of one word of a request
 WAIT = 20.0  # seconds that a body waits for room; its sender gives up after 30
 TRIES, EACH = 20.0, 6.0  # tries in vain that an address has at once, and seconds for each more
@@ -34,7 +37,10 @@ class Full(Exception):
 
 @dataclass
 class Intake:
-    """Bytes of bodies that travel or wait for their turn: `total` at most, and `each` of one participant. wait: seconds for room."""
+    """Bytes of bodies that travel or wait for their turn:
+
+    `total` at most, and `each` of one participant. wait: seconds for room.
+    """
 
     total: int
     each: int
@@ -44,12 +50,18 @@ class Intake:
 
     @asynccontextmanager
     async def room(self, key: str, size: int) -> AsyncIterator[None]:
-        """Hold room for a body of `size` bytes by this key. Raises Full where there is none for a while."""
+        """Hold room for a body of `size` bytes by this key.
+
+        Raises Full where there is none for a while.
+        """
         if not size:
             yield
             return
         end = asyncio.get_running_loop().time() + self.wait
-        while sum(self._used.values()) + size > self.total or self._used.get(key, 0) + size > self.each:
+        while (
+            sum(self._used.values()) + size > self.total
+            or self._used.get(key, 0) + size > self.each
+        ):
             left, freed = end - asyncio.get_running_loop().time(), self._freed
             try:
                 await asyncio.wait_for(freed.wait(), left)
@@ -73,15 +85,22 @@ def short_of_space(folder: Path) -> bool:
 
 
 def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ()) -> dict[str, str]:
-    """Return these texts of a JSON object; an optional one that is missing is empty. Raises ValueError for anything else."""
+    """Return these texts of a JSON object; an optional one that is missing is empty.
+
+    Raises ValueError for anything else.
+    """
     try:
         found = json.loads(body)
     except RecursionError:
         raise ValueError("too deep") from None
     if not isinstance(found, dict):
         raise ValueError("no object")
-    words = {name: found.get(name) for name in needed} | {name: found.get(name, "") for name in optional}
-    texts = {name: word for name, word in words.items() if isinstance(word, str) and len(word) <= LONGEST}
+    words = {name: found.get(name) for name in needed} | {
+        name: found.get(name, "") for name in optional
+    }
+    texts = {
+        name: word for name, word in words.items() if isinstance(word, str) and len(word) <= LONGEST
+    }
     if texts.keys() != words.keys():
         raise ValueError("a word is missing, too long or no text")
     for text in texts.values():
@@ -91,7 +110,8 @@ def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ())
 
 @dataclass
 class Tries:
-    """Tries in vain, by address (of IPv6 by network): so many at once, and one more each few seconds.
+    """Tries in vain, by address (of IPv6 by network): so many at once, and one more each few
+    seconds.
 
     Addresses not seen for longest are forgotten.
     """
@@ -137,15 +157,22 @@ async def small_body(request: Request) -> bytes:
 
 
 def announced(request: Request, unknown: int = BODY) -> int:
-    """Return the bytes of the body that the header announces; `unknown` where it comes in chunks."""
+    """Return the bytes of the body that the header announces;
+
+    `unknown` where it comes in chunks.
+    """
     size = request.headers.get("content-length", "0")
     if "transfer-encoding" in request.headers:
         return unknown
     return int(size[:20]) if size.isascii() and size.isdigit() else unknown + 1
 
 
-def unread(request: Request, status: int, headers: Mapping[str, str] | None = None, body: object = None) -> Response:
-    """Return an answer to a request whose body was not read: where it is large, the connection ends."""
+def unread(
+    request: Request, status: int, headers: Mapping[str, str] | None = None, body: object = None
+) -> Response:
+    """Return an answer to a request whose body was not read: where it is large, the connection
+    ends.
+    """
     close = {"connection": "close"} if announced(request) > SMALL else {}
     if body is None:
         return Response(status_code=status, headers={**(headers or {}), **close})

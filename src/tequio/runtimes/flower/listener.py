@@ -1,10 +1,9 @@
-"""The gateway's listening socket: each connection is admitted, timed and counted before uvicorn speaks TLS and HTTP on it.
+"""The gateway's listening socket: each connection is admitted, timed and counted before uvicorn
+speaks TLS and HTTP on it.
 
 uvicorn's own limits begin with the first request, and answer to it; here a connection that says
 nothing is bounded too. What uvicorn and asyncio log goes to our own log, in a few words.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
@@ -39,7 +38,9 @@ Refuse = Callable[[str, str, str], None]
 
 
 class Protocol(H11Protocol):
-    """uvicorn's side of a connection. visit, traffic, refuse: set by the listener before it is made."""
+    """uvicorn's side of a connection. visit, traffic, refuse: set by the listener before it is
+    made.
+    """
 
     visit: Visit
     visits: Visits
@@ -81,7 +82,12 @@ class Listener(uvicorn.Server):
     """A uvicorn server that accepts connections at `own` itself."""
 
     def __init__(
-        self, config: uvicorn.Config, own: socket.socket, visits: Visits, traffic: Traffic, refuse: Refuse
+        self,
+        config: uvicorn.Config,
+        own: socket.socket,
+        visits: Visits,
+        traffic: Traffic,
+        refuse: Refuse,
     ) -> None:
         super().__init__(config)
         self._own, self._visits, self._traffic, self._refuse = own, visits, traffic, refuse
@@ -120,7 +126,9 @@ class Listener(uvicorn.Server):
                 continue
             visit, evicted = self._visits.admit(own, peer[:2])
             if evicted is not None or visit is None:
-                self._refuse("connections", "too many connections", (evicted.peer if evicted else peer)[0])
+                self._refuse(
+                    "connections", "too many connections", (evicted.peer if evicted else peer)[0]
+                )
             if visit is not None:
                 self._keep(self._greet(visit))
 
@@ -130,7 +138,12 @@ class Listener(uvicorn.Server):
         def protocol() -> Protocol:
             state = {**self.lifespan.state, VISIT: visit}
             made = Protocol(self.config, self.server_state, state, loop)
-            made.visit, made.visits, made.traffic, made.refuse = visit, self._visits, self._traffic, self._refuse
+            made.visit, made.visits, made.traffic, made.refuse = (
+                visit,
+                self._visits,
+                self._traffic,
+                self._refuse,
+            )
             return made
 
         loop, limit = asyncio.get_running_loop(), self._visits.limits.greeting
@@ -164,7 +177,9 @@ class Listener(uvicorn.Server):
 
 
 def timed(app: ASGIApp, limits: PortLimits, traffic: Traffic, refuse: Refuse) -> ASGIApp:
-    """Return `app` with a deadline on each step of a request, and with an answer for whatever it cannot read."""
+    """Return `app` with a deadline on each step of a request, and with an answer for whatever it
+    cannot read.
+    """
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -201,12 +216,21 @@ def timed(app: ASGIApp, limits: PortLimits, traffic: Traffic, refuse: Refuse) ->
             _ = URL(scope=scope).path  # what the Host header makes of it
         except ValueError:
             refuse("malformed", "no usable address in a request", visit.peer[0])
-            await answer({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
+            await answer(
+                {
+                    "type": "http.response.start",
+                    "status": 400,
+                    "headers": [(b"content-length", b"0")],
+                }
+            )
             await answer({"type": "http.response.body"})
             return
         try:
             await app(scope, part, answer)
-        except (ClientDisconnect, LocalProtocolError):  # it went away, or sent something that is no HTTP
+        except (
+            ClientDisconnect,
+            LocalProtocolError,
+        ):  # it went away, or sent something that is no HTTP
             return
         except Exception as error:  # an error of ours, which Starlette has answered with 500
             refuse("error", f"an error in the gateway ({_where(error)})", visit.peer[0])
@@ -215,7 +239,9 @@ def timed(app: ASGIApp, limits: PortLimits, traffic: Traffic, refuse: Refuse) ->
 
 
 class _Few(logging.Handler):
-    """Errors of uvicorn and asyncio as a refusal each, which our log bounds; their warnings are counted where they arise."""
+    """Errors of uvicorn and asyncio as a refusal each, which our log bounds; their warnings are
+    counted where they arise.
+    """
 
     def __init__(self, refuse: Refuse) -> None:
         super().__init__(logging.ERROR)
@@ -248,5 +274,9 @@ def _where(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else ""
+    place = (
+        f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        if trace
+        else ""
+    )
     return f"{type(error).__name__}{place}"

@@ -1,12 +1,13 @@
-"""Who has a task to fetch, and who has answered: exchange and gateway, in one process, tell each other, so that nobody asks in vain.
+"""Who has a task to fetch, and who has answered: exchange and gateway, in one process, tell each
+other, so that nobody asks in vain.
 
-The gateway holds a participant's question for work until its long poll rings; the exchange sleeps until somebody answered.
+The gateway holds a participant's question for work until its long poll rings; the exchange sleeps
+until somebody answered.
 
-A participant does one thing after another: it asks for work only when it has sent the answer to its last task. So a question that
-finds nothing, after the one that took a task, says that its participant holds no task: the task or its answer was lost on the way.
+A participant does one thing after another: it asks for work only when it has sent the answer to its
+last task. So a question that finds nothing, after the one that took a task, says that its
+participant holds no task: the task or its answer was lost on the way.
 """
-
-from __future__ import annotations
 
 import asyncio
 import time
@@ -18,7 +19,9 @@ UNKNOWN = -1  # no number of tasks sent: the next question is not held
 
 @dataclass(frozen=True)
 class Question:
-    """A participant's question for work: its number among those of its node, and how many tasks had been sent to the node by then."""
+    """A participant's question for work: its number among those of its node, and how many tasks had
+    been sent to the node by then.
+    """
 
     node: int
     number: int
@@ -32,14 +35,22 @@ class LongPoll:
         self._came = Condition()
         self._sent: dict[int, int] = {}  # node -> tasks sent so far
         self._fetched: dict[int, int] = {}  # node -> of which it has had so many
-        self._empty: set[int] = set()  # nodes for which the server had no task once, so that those sent since are all
+        self._empty: set[int] = (
+            set()
+        )  # nodes for which the server had no task once, so that those sent since are all
         self._answers: set[int] = set()
         self._questions: dict[int, int] = {}  # node -> questions so far
         self._took: dict[int, int] = {}  # node -> the last question that took a task
-        self._idle: dict[int, int] = {}  # node -> the last question that found none, since a task was last sent
-        self._recorded: dict[int, str] = {}  # node -> digest of its personal model, which the coordinator recorded
+        self._idle: dict[
+            int, int
+        ] = {}  # node -> the last question that found none, since a task was last sent
+        self._recorded: dict[
+            int, str
+        ] = {}  # node -> digest of its personal model, which the coordinator recorded
         self._served: dict[int, str] = {}  # node -> the digest that an answer to it named
-        self._heard: dict[int, str] = {}  # node -> the digest that it has read, as far as can be known
+        self._heard: dict[
+            int, str
+        ] = {}  # node -> the digest that it has read, as far as can be known
         self._asleep: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
 
     def task(self, node: int) -> None:
@@ -86,7 +97,9 @@ class LongPoll:
         with self._came:
             if not some:
                 self._empty.add(node)
-            known = node in self._empty  # else the server may have tasks that an earlier coordinator sent
+            known = (
+                node in self._empty
+            )  # else the server may have tasks that an earlier coordinator sent
             taken = min(sent, self._fetched.get(node, 0) + 1) if known else UNKNOWN
             self._fetched[node] = taken if some else sent
             if some:
@@ -95,12 +108,16 @@ class LongPoll:
                 self._found_none(node, question.number)
 
     def holds_nothing(self, node: int) -> bool:
-        """Return whether a node that was sent a task asks for work all the same: the task, or its answer, was lost."""
+        """Return whether a node that was sent a task asks for work all the same: the task, or its
+        answer, was lost.
+        """
         with self._came:
             return self._idle.get(node, 0) > self._took.get(node, 0)
 
     def confirm(self, node: int, digest: str) -> None:
-        """Note that the coordinator recorded the node's personal model, and have the node hear of it."""
+        """Note that the coordinator recorded the node's personal model, and have the node hear
+        of it.
+        """
         with self._came:
             self._recorded[node] = digest
             waiting = self._asleep.get(node)
@@ -109,7 +126,8 @@ class LongPoll:
             loop.call_soon_threadsafe(event.set)
 
     def serve(self, node: int, last: bool = False) -> str:
-        """Return the digest of the node's personal model that the coordinator recorded, for an answer to this node; nothing if none.
+        """Return the digest of the node's personal model that the coordinator recorded, for an
+        answer to this node; nothing if none.
 
         last: the node asks for nothing after this answer, so it counts as heard at once.
         """
@@ -120,13 +138,17 @@ class LongPoll:
             return digest
 
     def acknowledge(self, node: int) -> None:
-        """Note that the node asks again, or goes: it has read the answer before, for it does one thing after another."""
+        """Note that the node asks again, or goes: it has read the answer before, for it does one
+        thing after another.
+        """
         with self._came:
             if node in self._served:
                 self._heard[node] = self._served[node]
 
     def heard(self, node: int, digest: str) -> bool:
-        """Return whether the node has heard that its personal model, with this digest, was recorded."""
+        """Return whether the node has heard that its personal model, with this digest, was
+        recorded.
+        """
         with self._came:
             return self._heard.get(node) == digest
 

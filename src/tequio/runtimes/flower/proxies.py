@@ -1,6 +1,6 @@
-"""Proxies of the environment (HTTPS_PROXY, ALL_PROXY): which one a connection would take, and how to pass it by."""
-
-from __future__ import annotations
+"""Proxies of the environment (HTTPS_PROXY, ALL_PROXY): which one a connection would take, and how
+to pass it by.
+"""
 
 import os
 from typing import Any
@@ -13,7 +13,9 @@ HERE = ("127.0.0.1", "localhost", "::1")  # a proxy would look for these on its 
 
 
 def keep_loopback_direct() -> None:
-    """Let no connection to this machine itself go through a proxy, in this process and those that it starts."""
+    """Let no connection to this machine itself go through a proxy, in this process and those that
+    it starts.
+    """
     if not getproxies_environment():
         return
     names = [name for name in ("NO_PROXY", "no_proxy") if name in os.environ] or ["NO_PROXY"]
@@ -24,7 +26,9 @@ def keep_loopback_direct() -> None:
 
 
 def proxy_variable(address: str) -> str:
-    """Return the environment's variable whose proxy a connection to `address` (host:port) takes; nothing where it takes none."""
+    """Return the environment's variable whose proxy a connection to `address` (host:port) takes;
+    nothing where it takes none.
+    """
     proxies = getproxies_environment()
     scheme = next((scheme for scheme in ("https", "all") if proxies.get(scheme)), "")
     try:
@@ -33,11 +37,16 @@ def proxy_variable(address: str) -> str:
         host = address
     if not scheme or proxy_bypass(host):
         return ""
-    return next((name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)), "")
+    return next(
+        (name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)),
+        "",
+    )
 
 
 def proxy_advice(address: str) -> dict[str, Any] | str:
-    """Return what to do where a connection to `address` failed and a proxy was asked for it, as a reason; else nothing."""
+    """Return what to do where a connection to `address` failed and a proxy was asked for it, as a
+    reason; else nothing.
+    """
     name = proxy_variable(address)
     if not name:
         return ""

@@ -1,6 +1,6 @@
-"""Who is at the gateway: whose nodes are connected, which process works for which key, and how all are told that it is over."""
-
-from __future__ import annotations
+"""Who is at the gateway: whose nodes are connected, which process works for which key, and how all
+are told that it is over.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -23,11 +23,16 @@ class Sessions:
         self._over, self._here, self._long_poll = Event(), dict[str, float](), long_poll
 
     def dismiss(self) -> None:
-        """Tell everybody, as they ask for work, that there will be none; at most FAREWELL seconds."""
+        """Tell everybody, as they ask for work, that there will be none; at most FAREWELL
+        seconds.
+        """
         self._over.set()
         self._long_poll.everybody()
         end = time.monotonic() + DISMISSAL
-        while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
+        while (
+            any(seen > time.monotonic() - AWAY for seen in list(self._here.values()))
+            and time.monotonic() < end
+        ):
             time.sleep(0.05)
 
     def dismissed(self, request: Request) -> bool:
@@ -43,14 +48,19 @@ class Sessions:
 
 @dataclass
 class Connections:
-    """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
+    """Which process works for which key: the one that came last.
+
+    Those before it are told that their place is taken.
+    """
 
     now: dict[str, str] = field(default_factory=dict)
     sending: set[str] = field(default_factory=set)  # keys whose answers are on their way in parts
     former: dict[str, list[str]] = field(default_factory=dict)
 
     def free(self, key: str, session: str, path: str) -> bool:
-        """Whether this process may ask: it is the one that works, or it comes to take the place and did not have it before."""
+        """Whether this process may ask: it is the one that works, or it comes to take the place and
+        did not have it before.
+        """
         if session in self.former.get(key, ()):
             return False
         coming = path.endswith(("/activate-node", "/deactivate-node"))

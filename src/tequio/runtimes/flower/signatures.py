@@ -1,10 +1,10 @@
-"""Signed headers of Flower's participants, checked before a body is taken: a stranger can hand in nothing.
+"""Signed headers of Flower's participants, checked before a body is taken: a stranger can hand in
+nothing.
 
-SuperLink checks them again, with the participant's number. A key that is not known here is looked for
-in SuperLink's list of participants, which is asked at most once a second, for all who wait together.
+SuperLink checks them again, with the participant's number. A key that is not known here is looked
+for in SuperLink's list of participants, which is asked at most once a second, for all who wait
+together.
 """
-
-from __future__ import annotations
 
 import asyncio
 import binascii
@@ -28,7 +28,8 @@ LONGEST = 1024  # characters of each header
 class Signatures:
     """Keys that are known, and whose they are.
 
-    listed: asks SuperLink for the number of each participant by its key (PEM); raises where it does not answer.
+    listed: asks SuperLink for the number of each participant by its key (PEM); raises where it does
+        not answer.
     """
 
     listed: Callable[[], Mapping[bytes, int]]
@@ -51,11 +52,14 @@ class Signatures:
         self._read.pop(key, None)
 
     def aged(self, headers: Mapping[str, str]) -> bool:
-        """Return whether a signature that was valid before is too old by now: its body travelled for longer than it counts."""
+        """Return whether a signature that was valid before is too old by now: its body travelled
+        for longer than it counts.
+        """
         return not _counts(headers[TIMESTAMP_HEADER])
 
     async def signer(self, headers: Mapping[str, str]) -> bytes | None:
-        """Return the key (PEM) of the participant that signed these headers now, or None if nobody did.
+        """Return the key (PEM) of the participant that signed these headers now, or None if nobody
+        did.
 
         Raises: what `listed` raises, where the key is not known yet and SuperLink does not answer.
         """
@@ -102,6 +106,9 @@ class Signatures:
 
 
 def _counts(stamp: str) -> bool:
-    """Return whether SuperLink takes a signature of this time now. Raises ValueError or TypeError where it is no time with a zone."""
+    """Return whether SuperLink takes a signature of this time now.
+
+    Raises ValueError or TypeError where it is no time with a zone.
+    """
     age = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
     return bool(-SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)

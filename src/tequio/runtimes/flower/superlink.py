@@ -1,9 +1,8 @@
 """The server: a SuperLink process, hardened, on loopback, and who is registered with it.
 
-TLS, node authentication, SQLite state, no installing of packages; tasks are handed out only to who holds a secret of this machine.
+TLS, node authentication, SQLite state, no installing of packages; tasks are handed out only to who
+holds a secret of this machine.
 """
-
-from __future__ import annotations
 
 import os
 import shutil
@@ -29,7 +28,10 @@ from tequio.ledger.folder import own_folder
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
 STARTS = 3  # how often it may end before it answers
-AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
+AGAIN = (
+    1.0,
+    30.0,
+)  # seconds before it is started again: at first, and where it ends again and again
 DATABASE = "superlink.sqlite"
 LOG = 16 << 20  # bytes
 
@@ -53,7 +55,10 @@ class Server:
 
 @contextmanager
 def running(server: Server, log: Callable[[str], None]) -> Iterator[None]:
-    """The process, until the block ends; where it dies it is started again. Raises NetworkError if it does not come up."""
+    """The process, until the block ends; where it dies it is started again.
+
+    Raises NetworkError if it does not come up.
+    """
     command = _command(server)
     own_folder(server.folder)  # every message passes through its database
     _end_orphan(server)
@@ -81,19 +86,29 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _command(server: Server) -> list[str]:
-    program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    program = shutil.which(
+        "flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     if program is None:
         raise refusal(NetworkError, "superlink-missing")
     command = [program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"]
     command += ["--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"]
     command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
-    command += ["--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"]
+    command += [
+        "--ssl-ca-certfile",
+        str(server.authority),
+        "--disable-runtime-dependency-installation",
+    ]
     command += ["--database", str(server.folder / DATABASE)]
     return command
 
 
 def _spawn(server: Server, command: list[str]) -> subprocess.Popen[bytes]:
-    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(server.folder / "flwr")}
+    quiet = {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_HOME": str(server.folder / "flwr"),
+    }
     with (server.folder / "superlink.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **quiet}
@@ -109,7 +124,10 @@ def _guard(
     over: Event,
     log: Callable[[str], None],
 ) -> None:
-    """Start it again where it ends, until `over`; it finds its state in its database. The last of `processes` is the one that runs."""
+    """Start it again where it ends, until `over`; it finds its state in its database.
+
+    The last of `processes` is the one that runs.
+    """
     pause, begun = AGAIN[0], time.monotonic()
     while not over.wait(0.2):
         if processes[-1].poll() is None:
@@ -127,7 +145,9 @@ def _pid_file(server: Server) -> Path:
 
 
 def _end_orphan(server: Server) -> None:
-    """End the server of a coordinator that was killed, if it is still there: two would write one database."""
+    """End the server of a coordinator that was killed, if it is still there: two would write one
+    database.
+    """
     try:
         orphan = psutil.Process(int(_pid_file(server).read_text()))
         if str(server.folder / DATABASE) in orphan.cmdline():
@@ -138,13 +158,18 @@ def _end_orphan(server: Server) -> None:
 
 
 def _await(server: Server, processes: list[subprocess.Popen[bytes]]) -> None:
-    """Wait until the server answers; the guard starts it again where it ends. Raises NetworkError where it ends too often."""
+    """Wait until the server answers; the guard starts it again where it ends.
+
+    Raises NetworkError where it ends too often.
+    """
     end = time.monotonic() + START
     while time.monotonic() < end:
         process = processes[-1]
         if len(processes) >= STARTS and process.poll() is not None:
             facts = {"count": STARTS, "status": process.returncode, "port": server.port}
-            raise refusal(NetworkError, "superlink-ended", path=server.folder / "superlink.log", **facts)
+            raise refusal(
+                NetworkError, "superlink-ended", path=server.folder / "superlink.log", **facts
+            )
         try:
             nodes(server)
         except httpx.TransportError:
@@ -162,7 +187,11 @@ def nodes(server: Server) -> dict[bytes, int]:
 
 
 def present(server: Server) -> dict[int, tuple[bool, str]] | None:
-    """Number of each registered participant -> (is it connected, since when, ISO 8601 in seconds). None if the server does not answer."""
+    """Number of each registered participant -> (is it connected, since when, ISO 8601 in
+    seconds).
+
+    None if the server does not answer.
+    """
     try:
         with control(server) as asked:
             found = asked.ListNodes(ListNodesRequest()).nodes_info
@@ -172,12 +201,17 @@ def present(server: Server) -> dict[int, tuple[bool, str]] | None:
     for node in found:
         on = node.status == "online"
         since = node.last_activated_at if on else node.last_deactivated_at
-        rows[node.node_id] = (on, since and datetime.fromisoformat(since).isoformat(timespec="seconds"))
+        rows[node.node_id] = (
+            on,
+            since and datetime.fromisoformat(since).isoformat(timespec="seconds"),
+        )
     return rows
 
 
 def bound_log(server: Server) -> None:
-    """Keep SuperLink's log short: where it is longer than LOG, its text goes to `superlink.log.1`, in place of what was there."""
+    """Keep SuperLink's log short: where it is longer than LOG, its text goes to `superlink.log.1`,
+    in place of what was there.
+    """
     path = server.folder / "superlink.log"
     with suppress(OSError):
         if path.stat().st_size > LOG:
@@ -196,7 +230,10 @@ def register(server: Server, public_key: bytes) -> int:
 
 
 def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
-    """Participants with these keys (PEM) are none any more; returns the keys that were. Raises NetworkError if it does not answer."""
+    """Participants with these keys (PEM) are none any more; returns the keys that were.
+
+    Raises NetworkError if it does not answer.
+    """
     try:
         known = nodes(server)
         gone = [key for key in public_keys if key in known]
@@ -204,11 +241,15 @@ def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
             with control(server) as asked:
                 asked.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
     except httpx.HTTPError:
-        raise refusal(NetworkError, "superlink-silent", path=server.folder / "superlink.log") from None
+        raise refusal(
+            NetworkError, "superlink-silent", path=server.folder / "superlink.log"
+        ) from None
     return gone
 
 
 def control(server: Server) -> ControlHttpClient:
     """Questions about runs and participants; to be closed."""
     version = RuntimeVersionHttpInterceptor(component_name="flwr")
-    return ControlHttpClient.from_server_address(server.address, False, server.authority.read_bytes(), [version])
+    return ControlHttpClient.from_server_address(
+        server.address, False, server.authority.read_bytes(), [version]
+    )

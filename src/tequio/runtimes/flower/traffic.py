@@ -1,11 +1,10 @@
 """Bytes on the wire between the gateway and each participant, whatever they are about.
 
-Where the kernel counts those of a connection (Linux), all of them: TLS, what was sent again, acknowledgements, and the headers of IP and
-TCP with each packet; also what passed before it was known whose connection it is. Elsewhere, and where several participants share a
-connection (behind a proxy): bodies and headers of requests and answers.
+Where the kernel counts those of a connection (Linux), all of them: TLS, what was sent again,
+acknowledgements, and the headers of IP and TCP with each packet; also what passed before it was
+known whose connection it is. Elsewhere, and where several participants share a connection (behind a
+proxy): bodies and headers of requests and answers.
 """
-
-from __future__ import annotations
 
 import socket
 import struct
@@ -20,7 +19,10 @@ LINE = 26  # bytes: a request's or an answer's first line, about
 INFO = struct.Struct(
     "=128xQII56xQ"
 )  # of Linux's tcp_info: bytes received, packets out, packets in, bytes sent (again too)
-PACKET = {socket.AF_INET: 52, socket.AF_INET6: 72}  # bytes of a packet's headers: IP, TCP and its timestamps
+PACKET = {
+    socket.AF_INET: 52,
+    socket.AF_INET6: 72,
+}  # bytes of a packet's headers: IP, TCP and its timestamps
 
 
 def size(headers: Iterable[Header], body: bytes) -> int:
@@ -30,7 +32,8 @@ def size(headers: Iterable[Header], body: bytes) -> int:
 
 @dataclass
 class Connection:
-    """One: what was read of it so far (up, down), and whose it is (0: not known yet, None: several).
+    """One: what was read of it so far (up, down), and whose it is (0: not known yet, None:
+    several).
 
     It has no descriptor of its own, so it has to be read while it is open.
     """
@@ -40,7 +43,10 @@ class Connection:
     seen: tuple[int, int] = (0, 0)
 
     def counted(self) -> tuple[int, int]:
-        """Bytes up and down since it was made. Raises OSError, struct.error or AttributeError where the kernel does not say."""
+        """Bytes up and down since it was made.
+
+        Raises OSError, struct.error or AttributeError where the kernel does not say.
+        """
         info = self.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
         received, out, in_, sent = INFO.unpack(info)
         each = PACKET.get(self.own.family, 0)
@@ -89,7 +95,10 @@ class Traffic:
                 self._settle(one)
 
     def belongs(self, peer: Peer, node: int) -> bool:
-        """A connection is this node's. Whether its bytes are counted; else each request has to be (`count`)."""
+        """A connection is this node's.
+
+        Whether its bytes are counted; else each request has to be (`count`).
+        """
         with self._lock:
             one = self._open.get(peer)
             if one is None or one.node is None:

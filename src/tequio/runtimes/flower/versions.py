@@ -1,10 +1,9 @@
-"""The versions that both sides of a network need alike: of messages, and of the records that are made from them.
+"""The versions that both sides of a network need alike: of messages, and of the records that are
+made from them.
 
-A participant states its versions when it joins and whenever it connects, the coordinator in each of its answers. Where they differ, the
-coordinator refuses, or the participant ends; no work is done.
+A participant states its versions when it joins and whenever it connects, the coordinator in each of
+its answers. Where they differ, the coordinator refuses, or the participant ends; no work is done.
 """
-
-from __future__ import annotations
 
 from typing import Literal
 
@@ -23,7 +22,14 @@ def same_version(theirs: str) -> bool:
     return theirs == SPEAKS
 
 
-def difference(theirs: str, whose: Literal["coordinator", "participant"], ours: str = SPEAKS) -> NetworkError:
-    """Return the error that names both versions. whose: the side that has `theirs`; `ours` is of the one that reads it."""
-    stated, own = (versions[:100] or "tequio-record-1" for versions in (theirs, ours))  # the earliest stated none
+def difference(
+    theirs: str, whose: Literal["coordinator", "participant"], ours: str = SPEAKS
+) -> NetworkError:
+    """Return the error that names both versions. whose: the side that has `theirs`;
+
+    `ours` is of the one that reads it.
+    """
+    stated, own = (
+        versions[:100] or "tequio-record-1" for versions in (theirs, ours)
+    )  # the earliest stated none
     return refusal(NetworkError, "versions-differ", side=whose, stated=stated, own=own)

@@ -1,11 +1,10 @@
-"""Connections at the gateway: how many there may be, how many of one address, and until when each one has to say something.
+"""Connections at the gateway: how many there may be, how many of one address, and until when each
+one has to say something.
 
-A connection on which no participant has shown its key is a stranger's. Where there are too many, one
-of those is closed at random, so that a newcomer always has a chance and a crowd of idle connections
-holds no place for long. Connections of participants are never closed for a newcomer.
+A connection on which no participant has shown its key is a stranger's. Where there are too many,
+one of those is closed at random, so that a newcomer always has a chance and a crowd of idle
+connections holds no place for long. Connections of participants are never closed for a newcomer.
 """
-
-from __future__ import annotations
 
 import asyncio
 import random
@@ -53,7 +52,8 @@ class Visit:
     """One connection. deadline: when it is closed (monotonic); None while it waits for us.
 
     slow: a deadline that passes is a fault of the other side; a connection that rests is none.
-    key: of the participant that it is counted as, if there is one. where: its place among strangers.
+    key: of the participant that it is counted as, if there is one. where: its place among
+        strangers.
     """
 
     peer: Peer
@@ -94,9 +94,11 @@ class Visits:
         return len(self._open)
 
     def admit(self, own: socket.socket, peer: Peer) -> tuple[Visit | None, Visit | None]:
-        """Return (the new connection, or None where there is no room; the one closed in its favour, if any).
+        """Return (the new connection, or None where there is no room; the one closed in its favour,
+        if any).
 
-        The system gives the lowest free number to a descriptor, so a high one shows that few are left.
+        The system gives the lowest free number to a descriptor, so a high one shows that few are
+        left.
         """
         origin = origin_of(peer[0])
         crowd, evicted = self._of_origin.get(origin, []), None

@@ -5,8 +5,6 @@ Each seed and each sealed share binds the digest of it. A coordinator that tells
 things gets noise, not a sum.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Collection, Mapping
@@ -43,7 +41,12 @@ class Policy:
         """Refuse what could not protect anybody."""
         count = len(self.members)
         least = max(LEAST_MEMBERS, self.fewest, self.colluders + 2)
-        few = count < least or self.fewest < LEAST_MEMBERS or self.colluders < 0 or min(self.members, default=0) < 1
+        few = (
+            count < least
+            or self.fewest < LEAST_MEMBERS
+            or self.colluders < 0
+            or min(self.members, default=0) < 1
+        )
         found = {"secure-sum-few-members": few}
         refuse_first(ProtectionError, found, members=count, fewest=least)
 
@@ -91,7 +94,9 @@ class Layout:
     def open_blocks(self, members: Collection[int], fewest: int) -> int:
         """Return how many blocks have at least `fewest` of these members; the others rest."""
         counts = [self.count(number, members) for number in range(len(self.blocks))]
-        return sum(count >= fewest for count in counts)  # each member covers the first ones, so counts only fall
+        return sum(
+            count >= fewest for count in counts
+        )  # each member covers the first ones, so counts only fall
 
     def count(self, block: int, members: Collection[int]) -> int:
         """Return how many of these members cover a block."""
@@ -155,4 +160,6 @@ class Context:
 
     def sent_blocks(self, index: int, directory: Collection[int]) -> int:
         """Return how many blocks a member sends, where these members are in the directory."""
-        return min(self.layout.covers[index], self.layout.open_blocks(directory, self.policy.fewest))
+        return min(
+            self.layout.covers[index], self.layout.open_blocks(directory, self.policy.fewest)
+        )

@@ -6,8 +6,6 @@ that is not as agreed raises ProtectionError, and that member drops out. Where t
 nothing is opened, and the round needs a new attempt.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,20 +81,32 @@ class Collector:
         """
         sent = {index: unpack_boxes(outbox) for index, outbox in outboxes.items()}
         missing = sorted(
-            index for index in self._directory if sent.get(index, {}).keys() != self._directory.keys() - {index}
+            index
+            for index in self._directory
+            if sent.get(index, {}).keys() != self._directory.keys() - {index}
         )
         refuse_first(ProtectionError, {"secure-sum-no-shares": bool(missing)}, missing=missing)
         self._total = np.zeros(self.context.layout.edges(self._blocks())[-1], WIDE)
         return {
-            index: pack_boxes({sender: boxes[index] for sender, boxes in sent.items() if sender != index})
+            index: pack_boxes(
+                {sender: boxes[index] for sender, boxes in sent.items() if sender != index}
+            )
             for index in self._directory
         }
 
     def receive(self, index: int, vector: bytes) -> None:
         """Add a member's vector to the running sum. Raises ProtectionError if it has another size,
         or came already."""
-        size = self.context.layout.edges(self.context.sent_blocks(index, self._directory))[-1] * WIDE.itemsize
-        if index not in self._directory or index in self._arrived or len(vector) != size or self._survivors:
+        size = (
+            self.context.layout.edges(self.context.sent_blocks(index, self._directory))[-1]
+            * WIDE.itemsize
+        )
+        if (
+            index not in self._directory
+            or index in self._arrived
+            or len(vector) != size
+            or self._survivors
+        ):
             raise refusal(ProtectionError, "secure-sum-message")
         part = np.frombuffer(vector, WIDE)
         self._total[: len(part)] += part
@@ -124,7 +134,9 @@ class Collector:
     def _kind(self, member: int) -> tuple[bytes, int]:
         if member not in self._survivors:
             return b"\1", 1 + SHARE
-        return b"\0", 1 + SHARE * min(self._opened(), self.context.sent_blocks(member, self._directory))
+        return b"\0", 1 + SHARE * min(
+            self._opened(), self.context.sent_blocks(member, self._directory)
+        )
 
     def _blocks(self) -> int:
         return self.context.layout.open_blocks(self._directory, self.context.policy.fewest)
@@ -152,14 +164,18 @@ class Collector:
         """Return what to take away: own masks of the survivors, and masks that they have in common
         with members that dropped out."""
         factors, edges = lagrange(answered), self.context.layout.edges(opened)
-        blocks = {index: self.context.sent_blocks(index, self._directory) for index in self._directory}
+        blocks = {
+            index: self.context.sent_blocks(index, self._directory) for index in self._directory
+        }
         masks = []
         for member in self._directory:
             shares = {index: self._answers[index][member] for index in answered}
             if member in self._survivors:
                 for block in range(min(opened, blocks[member])):
                     cut = slice(block * SHARE, (block + 1) * SHARE)
-                    secret = combine({index: share[cut] for index, share in shares.items()}, factors)
+                    secret = combine(
+                        {index: share[cut] for index, share in shares.items()}, factors
+                    )
                     if secret is None:
                         raise refusal(ProtectionError, "secure-sum-garbage")
                     seed = own_seed(secret, self._bound, member, block)

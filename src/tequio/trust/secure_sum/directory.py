@@ -1,8 +1,6 @@
 """The signed directory of a sum: for each member two fresh keys, signed with the key that it
 enrolled with."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +32,9 @@ class Keys:
 
 def pack_boxes(boxes: Mapping[int, bytes]) -> bytes:
     """Return bytes by member as one message, in the order of their indices."""
-    return b"".join(struct.pack(">HI", index, len(box)) + box for index, box in sorted(boxes.items()))
+    return b"".join(
+        struct.pack(">HI", index, len(box)) + box for index, box in sorted(boxes.items())
+    )
 
 
 def unpack_boxes(data: bytes) -> dict[int, bytes]:
@@ -98,7 +98,9 @@ def read_directory(context: Context, data: bytes) -> dict[int, Keys]:
     if len(set(every)) != len(every):
         raise refusal(ProtectionError, "secure-sum-message")
     if len(found) < context.policy.least:
-        raise refusal(ProtectionError, "secure-sum-few-left", members=len(found), fewest=context.policy.least)
+        raise refusal(
+            ProtectionError, "secure-sum-few-left", members=len(found), fewest=context.policy.least
+        )
     return found
 
 

@@ -5,8 +5,6 @@ guard: a sum of honest members stays within ±2²⁹, and a vector that was not 
 made to wrap around, almost surely does not.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,7 +94,9 @@ def encode(layout: Layout, blocks: int, values: Floats, figures: Mapping[str, fl
     return vector
 
 
-def decode(layout: Layout, total: Vector, counts: list[int]) -> tuple[NDArray[np.float64], dict[str, float]]:
+def decode(
+    layout: Layout, total: Vector, counts: list[int]
+) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the summed values and figures; counts: how many members sent each opened block. Blocks
     that rest are zero.
 

@@ -4,8 +4,6 @@ that two members share.
 References: RFC 7748 (X25519), RFC 5869 (HKDF).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,7 +49,9 @@ def shared_key(own: X25519PrivateKey, public: bytes, info: bytes) -> bytes:
 
 def apply_masks(vector: Vector, masks: Sequence[Mask]) -> None:
     """Add masks to a vector in place, chunk by chunk."""
-    streams = [Cipher(algorithms.AES(mask.seed), modes.CTR(bytes(BLOCK))).encryptor() for mask in masks]
+    streams = [
+        Cipher(algorithms.AES(mask.seed), modes.CTR(bytes(BLOCK))).encryptor() for mask in masks
+    ]
     zeros, buffer = (
         memoryview(bytes(CHUNK * WIDE.itemsize)),
         bytearray(CHUNK * WIDE.itemsize + BLOCK),

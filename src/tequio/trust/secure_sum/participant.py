@@ -7,8 +7,6 @@ kept in memory under what was asked: the same question gives the same bytes agai
 its place is refused, because two vectors under one mask would tell their difference.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -47,7 +45,9 @@ class _Secrets:
     own: tuple[bytes, ...] = field(default=(), repr=False)
     directory: Mapping[int, Keys] = field(default_factory=dict, repr=False)
     bound: bytes = b""
-    held: dict[int, Shares] = field(default_factory=dict, repr=False)  # shares of each member's secrets
+    held: dict[int, Shares] = field(
+        default_factory=dict, repr=False
+    )  # shares of each member's secrets
     channels: dict[int, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -61,11 +61,18 @@ class _Sum:
             X25519PrivateKey.from_private_bytes(entropy(SECRET)),
             X25519PrivateKey.from_private_bytes(entropy(SECRET)),
         )
-        keys = Keys(*(own.public_key().public_bytes_raw() for own in (self._secrets.channel, self._secrets.pairs)))
+        keys = Keys(
+            *(
+                own.public_key().public_bytes_raw()
+                for own in (self._secrets.channel, self._secrets.pairs)
+            )
+        )
         self.announcement = announce(context, index, key, keys)
         self._answers["announce"] = (b"", self.announcement)
 
-    def answer(self, step: str, after: str, asked: bytes, make: Callable[[_Secrets], bytes]) -> bytes:
+    def answer(
+        self, step: str, after: str, asked: bytes, make: Callable[[_Secrets], bytes]
+    ) -> bytes:
         """Return the answer to a question of this step, made once."""
         known = self._answers.get(step)
         if known is None:
@@ -81,12 +88,16 @@ class _Sum:
         context, policy = self.context, self.context.policy
         directory = read_directory(context, data)
         mine = directory.get(self.index)
-        own_keys = Keys(*(own.public_key().public_bytes_raw() for own in (known.channel, known.pairs)))
+        own_keys = Keys(
+            *(own.public_key().public_bytes_raw() for own in (known.channel, known.pairs))
+        )
         if mine != own_keys:
             raise refusal(ProtectionError, "secure-sum-directory", round=context.round)
         known.directory, known.bound = directory, context.digest + hashlib.sha256(data).digest()
         places, threshold = sorted(directory), policy.threshold
-        known.own = tuple(self._entropy(SECRET) for _ in range(context.sent_blocks(self.index, directory)))
+        known.own = tuple(
+            self._entropy(SECRET) for _ in range(context.sent_blocks(self.index, directory))
+        )
         own = [split(secret, places, threshold, self._entropy) for secret in known.own]
         pairs = split(known.pairs.private_bytes_raw(), places, threshold, self._entropy)
         boxes = {}
@@ -96,8 +107,12 @@ class _Sum:
                 known.held[place] = shares
                 continue
             public = directory[place].channel
-            known.channels[place] = channel_key(known.channel, public, known.bound, self.index, place)
-            boxes[place] = seal(known.channels[place], shares, known.bound, self.index, place, self._entropy)
+            known.channels[place] = channel_key(
+                known.channel, public, known.bound, self.index, place
+            )
+            boxes[place] = seal(
+                known.channels[place], shares, known.bound, self.index, place, self._entropy
+            )
         return pack_boxes(boxes)
 
     def mask(self, request: bytes, inbox: bytes, vector: Vector, known: _Secrets) -> bytes:
@@ -107,7 +122,9 @@ class _Sum:
             raise refusal(ProtectionError, "secure-sum-directory", round=self.context.round)
         for sender, sealed in boxes.items():
             blocks = self.context.sent_blocks(sender, known.directory)
-            known.held[sender] = unseal(known.channels[sender], sealed, known.bound, sender, self.index, blocks)
+            known.held[sender] = unseal(
+                known.channels[sender], sealed, known.bound, sender, self.index, blocks
+            )
         values, figures = vector()
         hidden = encode(self.context.layout, len(known.own), values, figures)
         apply_masks(hidden, self._masks(known, known.bound + request))
@@ -139,7 +156,9 @@ class _Sum:
         refuse_first(ProtectionError, found, **facts)
         opened = self.context.layout.open_blocks(survivors, policy.fewest)
         boxes = {
-            member: b"\0" + b"".join(shares.own[:opened]) if member in survivors else b"\1" + shares.pair
+            member: b"\0" + b"".join(shares.own[:opened])
+            if member in survivors
+            else b"\1" + shares.pair
             for member, shares in known.held.items()
         }
         self._secrets = None
@@ -190,7 +209,9 @@ class Member:
     def share(self, context: Context, directory: bytes) -> bytes:
         """Return sealed shares of the own secrets for each other member of a directory."""
         found = self._sum(context)
-        return found.answer("share", "announce", directory, lambda known: found.share(directory, known))
+        return found.answer(
+            "share", "announce", directory, lambda known: found.share(directory, known)
+        )
 
     def mask(self, context: Context, request: bytes, inbox: bytes, vector: Vector) -> bytes:
         """Return the own vector under masks. `vector` is called only where this was not answered
@@ -206,7 +227,9 @@ class Member:
             self._sum(context),
             canonical_json([request.hex(), hashlib.sha256(inbox).hexdigest()]),
         )
-        return found.answer("mask", "share", asked, lambda known: found.mask(request, inbox, vector, known))
+        return found.answer(
+            "mask", "share", asked, lambda known: found.mask(request, inbox, vector, known)
+        )
 
     def unmask(self, context: Context, survivors: frozenset[int]) -> bytes:
         """Return the shares that open the sum of the survivors; once, and no other sum of this

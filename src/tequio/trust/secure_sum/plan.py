@@ -1,8 +1,6 @@
 """What is the same in all secure sums of a run, and which sum a request means: both sides derive it
 from what they agreed on."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +14,9 @@ from tequio.trust.secure_sum.agreement import Context, Layout, Policy
 from tequio.trust.secure_sum.updates import Places, asked_model
 
 LARGEST_LOSS = 64.0  # nats; a larger loss is sent as this
-FARTHEST = (
-    8.0  # rates of the optimizer that one value can move in a step: AdamW's √((1 − β₁)²/(1 − β₂)/(1 − β₁²/β₂)) = 7.3
-)
+# rates of the optimizer that one value can move in a step: AdamW's √((1 − β₁)²/(1 − β₂)/(1 −
+# β₁²/β₂)) = 7.3
+FARTHEST = 8.0
 
 LEAST_BOUND = 1e-9  # of a value: at the rate 0 nothing moves, and a grid still needs a step
 
@@ -67,7 +65,9 @@ class SumPlan:
         """Return the sum that a request is a step of. Raises ProtectionError for a round beyond
         what was agreed."""
         validates = asked.purpose == "validate"
-        over = not (0 if validates else 1) <= asked.round <= (self.looks if validates else self.rounds)
+        over = (
+            not (0 if validates else 1) <= asked.round <= (self.looks if validates else self.rounds)
+        )
         refuse_first(ProtectionError, {"secure-sum-over": over}, round=asked.round)
         layout = self._validation() if validates else self._training(asked.trained, asked.rate)
         place = (asked.purpose, asked.round, asked.attempt)

@@ -5,8 +5,6 @@ Each binds the sum (its context and directory) and the pair; a mask binds the re
 answered as well.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass, field
 
@@ -41,23 +39,31 @@ def own_seed(secret: bytes, bound: bytes, index: int, block: int) -> bytes:
     return derive_key(secret, b"self" + bound + struct.pack(">HH", index, block))
 
 
-def channel_key(own: X25519PrivateKey, public: bytes, bound: bytes, index: int, other: int) -> bytes:
+def channel_key(
+    own: X25519PrivateKey, public: bytes, bound: bytes, index: int, other: int
+) -> bytes:
     """Return the key that seals what two members send each other."""
     return shared_key(own, public, b"channel" + bound + struct.pack(">HH", *sorted((index, other))))
 
 
-def seal(key: bytes, shares: Shares, bound: bytes, sender: int, receiver: int, entropy: Entropy) -> bytes:
+def seal(
+    key: bytes, shares: Shares, bound: bytes, sender: int, receiver: int, entropy: Entropy
+) -> bytes:
     """Return shares that only the receiver can read, and that only the sender can have sealed."""
     nonce = entropy(NONCE)
     plain = b"".join((*shares.own, shares.pair))
     return nonce + AESGCM(key).encrypt(nonce, plain, bound + struct.pack(">HH", sender, receiver))
 
 
-def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int, receiver: int, blocks: int) -> Shares:
+def unseal(
+    key: bytes, sealed: bytes, bound: bytes, sender: int, receiver: int, blocks: int
+) -> Shares:
     """Read sealed shares. Raises ProtectionError unless that sender sealed them for this receiver
     in this sum."""
     try:
-        plain = AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], bound + struct.pack(">HH", sender, receiver))
+        plain = AESGCM(key).decrypt(
+            sealed[:NONCE], sealed[NONCE:], bound + struct.pack(">HH", sender, receiver)
+        )
     except (InvalidTag, ValueError):
         raise refusal(ProtectionError, "secure-sum-sealed", index=sender) from None
     if len(plain) != SHARE * (blocks + 1):

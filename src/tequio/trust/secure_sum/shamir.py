@@ -1,8 +1,6 @@
 """Secrets of 32 bytes in shares, any `threshold` of which give it back and fewer of which tell
 nothing (Shamir 1979)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 PRIME = 2**256 + 297
@@ -11,7 +9,9 @@ SHARE = 33  # bytes of a share
 Entropy = Callable[[int], bytes]
 
 
-def split(secret: bytes, places: Sequence[int], threshold: int, entropy: Entropy) -> dict[int, bytes]:
+def split(
+    secret: bytes, places: Sequence[int], threshold: int, entropy: Entropy
+) -> dict[int, bytes]:
     """Return a share for each place, a whole number from 1."""
     coefficients = [int.from_bytes(secret, "big")]
     coefficients += [int.from_bytes(entropy(48), "big") % PRIME for _ in range(threshold - 1)]
@@ -40,5 +40,8 @@ def lagrange(places: Sequence[int]) -> dict[int, int]:
 def combine(shares: Mapping[int, bytes], factors: Mapping[int, int]) -> bytes | None:
     """Return the secret of the shares at the places of `factors`; None if they are not shares of
     one secret of 32 bytes."""
-    value = sum(int.from_bytes(shares[place], "big") * factor for place, factor in factors.items()) % PRIME
+    value = (
+        sum(int.from_bytes(shares[place], "big") * factor for place, factor in factors.items())
+        % PRIME
+    )
     return value.to_bytes(SECRET, "big") if value < 1 << (8 * SECRET) else None

@@ -1,8 +1,6 @@
 """Updates of shared factors as vectors: by rank block, so that members of unequal ranks have the
 first blocks in common."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,10 +36,16 @@ class Places:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Return how many values each block has."""
-        side = sum(shape[1 if factor == "a" else 0] for shape in self.shapes.values() for factor in self._factors)
+        side = sum(
+            shape[1 if factor == "a" else 0]
+            for shape in self.shapes.values()
+            for factor in self._factors
+        )
         widths = [high - low for low, high in self._blocks]
         heads = sum(math.prod(shape) for shape in self.heads.values())
-        return tuple(width * side + (heads if number == 0 else 0) for number, width in enumerate(widths))
+        return tuple(
+            width * side + (heads if number == 0 else 0) for number, width in enumerate(widths)
+        )
 
     @property
     def _factors(self) -> tuple[str, ...]:
@@ -54,7 +58,9 @@ class Places:
     def vector(self, update: Update, blocks: int) -> NDArray[np.float32]:
         """Return the values of an update, the first blocks. Raises ProtectionError if it has other
         entries than a round trains."""
-        expected = {f"{name}:{factor}" for name in self.shapes for factor in self._factors} | self.heads.keys()
+        expected = {
+            f"{name}:{factor}" for name in self.shapes for factor in self._factors
+        } | self.heads.keys()
         if update.entries.keys() != expected:
             raise refusal(ProtectionError, "secure-sum-layout")
         pieces = [plain(update.entries[name]).reshape(-1) for name in sorted(self.heads)]
@@ -76,9 +82,14 @@ class Places:
             for key in self._keys():
                 m, n = self.shapes[key[:-2]]
                 shape = (high - low, n) if key.endswith(":a") else (m, high - low)
-                parts.setdefault(key, []).append(whole[taken : taken + math.prod(shape)].reshape(shape))
+                parts.setdefault(key, []).append(
+                    whole[taken : taken + math.prod(shape)].reshape(shape)
+                )
                 taken += math.prod(shape)
-        entries |= {key: Dense(torch.cat(part, dim=0 if key.endswith(":a") else 1)) for key, part in parts.items()}
+        entries |= {
+            key: Dense(torch.cat(part, dim=0 if key.endswith(":a") else 1))
+            for key, part in parts.items()
+        }
         return Update(entries, spec)
 
     def _keys(self) -> list[str]:

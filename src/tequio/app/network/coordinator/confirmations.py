@@ -1,10 +1,10 @@
-"""Which participants have not heard yet that the coordinator recorded their personal model: a participant ends only when it has.
+"""Which participants have not heard yet that the coordinator recorded their personal model: a
+participant ends only when it has.
 
-Their names stand in a file of the coordinator's folder, so that a coordinator that is started again on a run that is over listens for
-them. The record has none of it: nothing of the outcome depends on what a participant has heard.
+Their names stand in a file of the coordinator's folder, so that a coordinator that is started again
+on a run that is over listens for them. The record has none of it: nothing of the outcome depends on
+what a participant has heard.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,10 @@ from tequio.ledger.record import Ledger
 
 
 def note_unheard(hub: Path, name: str, digest: str) -> None:
-    """Note that a participant is to hear of its personal model. Called before the record has the model, so that a kill loses no name."""
+    """Note that a participant is to hear of its personal model.
+
+    Called before the record has the model, so that a kill loses no name.
+    """
     _write(hub, _rows(hub) | {name: digest})
 
 
@@ -29,13 +32,21 @@ def note_heard(hub: Path, names: Iterable[str]) -> None:
 
 
 def unheard(hub: Path, run: Path) -> dict[str, str]:
-    """Return each participant that has not heard that its personal model is on record, with the model's digest; none that left."""
+    """Return each participant that has not heard that its personal model is on record, with the
+    model's digest; none that left.
+    """
     rows, nodes = _rows(hub), node_numbers(hub)
     if not rows:
         return {}
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        recorded = {entry.body["name"]: entry.body.get("digest") for entry in ledger.entries("personal")}
-    return {name: digest for name, digest in rows.items() if name in nodes and recorded.get(name) == digest}
+        recorded = {
+            entry.body["name"]: entry.body.get("digest") for entry in ledger.entries("personal")
+        }
+    return {
+        name: digest
+        for name, digest in rows.items()
+        if name in nodes and recorded.get(name) == digest
+    }
 
 
 def _rows(hub: Path) -> dict[str, str]:

@@ -1,10 +1,9 @@
-"""The end of a federation across a network: everybody makes its personal model at home, and the record has what they tell.
+"""The end of a federation across a network: everybody makes its personal model at home, and the
+record has what they tell.
 
-Who is away when the rounds are over is waited for a while; who does not come then is recorded, and may come later: a run that is over is
-opened again for those who are owed a model.
+Who is away when the rounds are over is waited for a while; who does not come then is recorded, and
+may come later: a run that is over is opened again for those who are owed a model.
 """
-
-from __future__ import annotations
 
 import re
 import time
@@ -47,19 +46,27 @@ AWAY = Reason("not-connected")
 
 @dataclass(frozen=True)
 class PersonalPhase:
-    """here: who is connected, and since when, by index. grace: seconds for who is away; hub: the coordinator's folder, for a person."""
+    """here: who is connected, and since when, by index. grace: seconds for who is away; hub: the
+    coordinator's folder, for a person.
+    """
 
     hub: Path
     net: FlowerRuntime
     here: Callable[[], Mapping[int, str]]
     grace: float
     say: EventHandler
-    _since: dict[int, float] = field(default_factory=dict)  # node -> when this process could tell it first of its model
+    _since: dict[int, float] = field(
+        default_factory=dict
+    )  # node -> when this process could tell it first of its model
 
     def ask(
-        self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, Reason] = MappingProxyType({})
+        self,
+        ledger: Ledger,
+        tasks: Iterable[PersonaliseRequest],
+        barred: Mapping[str, Reason] = MappingProxyType({}),
     ) -> None:
-        """Have each make its model of the shared one, once; record what they tell, and who made none.
+        """Have each make its model of the shared one, once; record what they tell, and who made
+        none.
 
         barred: participants that are not asked, and why.
 
@@ -73,7 +80,11 @@ class PersonalPhase:
         while owed:
             self.net.settle()
             there = self.here()
-            now = [i for i in owed if i in there and i not in self.net.pending and asked.get(i) != there[i]]
+            now = [
+                i
+                for i in owed
+                if i in there and i not in self.net.pending and asked.get(i) != there[i]
+            ]
             asked |= {i: there[i] for i in now}
             for reply in self.net.exchange([owed[i] for i in now]) if now else ():
                 if isinstance(reply, Reply):
@@ -84,7 +95,9 @@ class PersonalPhase:
                         del owed[reply.index]
                     continue
                 why[reply.index] = failure_reason(reply)
-                if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
+                if reply.index in self.net.pending or _away(
+                    reply
+                ):  # asked again once it is free, or there
                     asked.pop(reply.index)
             awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
             if not awaited or time.monotonic() > end:
@@ -99,11 +112,16 @@ class PersonalPhase:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed} | dict(barred))
 
     def _keep(self, ledger: Ledger, reply: Reply) -> Reason | None:
-        """Record what one tells of its model, under its own name; returns why not, where that cannot be used."""
+        """Record what one tells of its model, under its own name; returns why not, where that
+        cannot be used.
+        """
         try:
             body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
         except MessageError as error:
-            return Reason("unreadable-outcome", {"why": error.reason.as_record() if error.reason else str(error)})
+            return Reason(
+                "unreadable-outcome",
+                {"why": error.reason.as_record() if error.reason else str(error)},
+            )
         if digest := _digest(body):
             note_unheard(self.hub, reply.name, digest)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
@@ -113,7 +131,9 @@ class PersonalPhase:
         return None
 
     def _confirm_recorded(self, ledger: Ledger) -> None:
-        """Have each participant hear of the personal model that was recorded, also before this start: until then it stays."""
+        """Have each participant hear of the personal model that was recorded, also before this
+        start: until then it stays.
+        """
         nodes = node_numbers(self.hub)
         for entry in ledger.entries("personal"):
             if entry.body["name"] in nodes:
@@ -125,14 +145,21 @@ class PersonalPhase:
             self.net.long_poll.confirm(node, digest)
 
     def await_heard(self, run: Path) -> None:
-        """Wait until all have heard that their personal models are on record, each at most `grace` after it could."""
+        """Wait until all have heard that their personal models are on record, each at most `grace`
+        after it could.
+        """
         quiet, nodes = time.monotonic() + QUIET, node_numbers(self.hub)
         said = False
-        while waiting := [name for name in self.note_heard(run) if time.monotonic() < self._until(nodes.get(name, 0))]:
+        while waiting := [
+            name
+            for name in self.note_heard(run)
+            if time.monotonic() < self._until(nodes.get(name, 0))
+        ]:
             if not said and time.monotonic() > quiet:
                 said, names = True, ", ".join(waiting)
                 words = (
-                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded."
+                    f"Waiting at most {duration(self.grace)} for {names} to hear that the "
+                    "personal model was recorded."
                 )
                 self.say(words, "waiting", stage="personal models", missing=names)
             self.net.expect(waiting if said else ())
@@ -142,7 +169,11 @@ class PersonalPhase:
     def note_heard(self, run: Path) -> list[str]:
         """Remember which participants have heard of their personal models; returns the others."""
         rows, nodes = unheard(self.hub, run), node_numbers(self.hub)
-        heard = {name for name, digest in rows.items() if self.net.long_poll.heard(nodes.get(name, 0), digest)}
+        heard = {
+            name
+            for name, digest in rows.items()
+            if self.net.long_poll.heard(nodes.get(name, 0), digest)
+        }
         note_heard(self.hub, heard)
         return [name for name in rows if name not in heard]
 
@@ -151,7 +182,10 @@ class PersonalPhase:
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
-            words = f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the shared model."
+            words = (
+                f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the "
+                "shared model."
+            )
             self.say(words, "waiting", stage="personal models", missing=", ".join(names))
 
     def _tell_missing(self, ledger: Ledger, why: Mapping[str, Reason]) -> None:
@@ -166,7 +200,10 @@ class PersonalPhase:
 def owed(hub: Path, run: Path) -> list[str]:
     """Who took part in a run and made no personal model, without those who left."""
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        return [row["name"] for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()]
+        return [
+            row["name"]
+            for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()
+        ]
 
 
 def reopen(run: Path, personal_phase: PersonalPhase) -> None:
@@ -179,14 +216,24 @@ def reopen(run: Path, personal_phase: PersonalPhase) -> None:
             raise refusal(LedgerError, "record-missing", path=run, record="shared")
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
-        shared = {base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"]) for base in bases}
-        allowed = allowances(config_from_header(header, folder.ledger_path), ledger, one_process=False)
+        shared = {
+            base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"])
+            for base in bases
+        }
+        allowed = allowances(
+            config_from_header(header, folder.ledger_path), ledger, one_process=False
+        )
         tasks = [_task(i, row, shared, of) for i, row in rows.items()]
-        personal_phase.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
+        personal_phase.ask(
+            ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks]
+        )
 
 
 def _task(
-    index: int, row: Mapping[str, Any], shared: Mapping[str, Update], of: Mapping[str, Mapping[str, Any]]
+    index: int,
+    row: Mapping[str, Any],
+    shared: Mapping[str, Update],
+    of: Mapping[str, Mapping[str, Any]],
 ) -> PersonaliseRequest:
     base = row.get("base", MAIN)
     round_, rank, steps = int(of[base]["round"]), int(row["rank"]), int(row["steps"])
@@ -195,9 +242,14 @@ def _task(
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Their rows, by index."""
-    known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
+    known, without = (
+        {row["name"]: row for row in participant_rows(ledger)},
+        _personal(ledger) | left(hub).keys(),
+    )
     names = [entry["name"] for entry in header["config"]["participants"]]
-    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+    return {
+        i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without
+    }
 
 
 def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:

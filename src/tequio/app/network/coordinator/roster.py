@@ -1,9 +1,9 @@
-"""Who takes part across a network, and from when on: asked on arrival what it has, allotted its part once, and recorded.
+"""Who takes part across a network, and from when on: asked on arrival what it has, allotted its
+part once, and recorded.
 
-A run begins with a quorum of the roster. Who comes later joins at the next round; who goes costs nothing; who comes back has its old part.
+A run begins with a quorum of the roster. Who comes later joins at the next round; who goes costs
+nothing; who comes back has its old part.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Mapping
@@ -35,7 +35,10 @@ from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
-PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
+PAUSE, TRIES = (
+    2.0,
+    10,
+)  # seconds more before each further try of a round, and tries before the run ends
 
 
 def participant_names(config: Federation) -> dict[int, str]:
@@ -46,13 +49,17 @@ def participant_names(config: Federation) -> dict[int, str]:
 def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int, str]:
     """Who is connected, and since when, by index; whose key counts is read anew."""
     numbers = node_numbers(folder)
-    net.nodes = {i: numbers[name] for i, name in participant_names(config).items() if name in numbers}
+    net.nodes = {
+        i: numbers[name] for i, name in participant_names(config).items() if name in numbers
+    }
     return net.connections()
 
 
 @dataclass
 class Roster:
-    """folder: the coordinator's folder. contexts: by base. wait: seconds to wait for a quorum. rows, commitments: by index."""
+    """folder: the coordinator's folder. contexts: by base. wait: seconds to wait for a quorum.
+    rows, commitments: by index.
+    """
 
     folder: Path
     config: Federation
@@ -64,16 +71,26 @@ class Roster:
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     commitments: dict[int, str] = field(default_factory=dict)
     ledger: Ledger | None = None
-    asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
-    barred: dict[int, Reason] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
-    unreadable: set[int] = field(default_factory=set)  # of those, whose reply cannot be used: nobody waits for them
-    invited: dict[int, int] = field(default_factory=dict)  # index -> how often it was invited anew, as the record knows
+    asked: dict[int, str] = field(
+        default_factory=dict
+    )  # index -> the connection in which it was asked
+    barred: dict[int, Reason] = field(
+        default_factory=dict
+    )  # index -> why it cannot take part, while it is what it is
+    unreadable: set[int] = field(
+        default_factory=set
+    )  # of those, whose reply cannot be used: nobody waits for them
+    invited: dict[int, int] = field(
+        default_factory=dict
+    )  # index -> how often it was invited anew, as the record knows
     made: int = 0  # rounds
     tries: tuple[int, int] = (0, 0)  # round, and how often it was short
 
     @property
     def quorum(self) -> int:
-        """So many must be there to begin: as federation.toml says, or all who did not leave and whose replies can be used."""
+        """So many must be there to begin: as federation.toml says, or all who did not leave and
+        whose replies can be used.
+        """
         without = left(self.folder).keys() | {self.names[i] for i in self.unreadable}
         without |= {self.names[i] for i in self.barred if i in self.members}
         least = LEAST_MEMBERS if self.config.privacy.mode == "masked" else 1
@@ -93,11 +110,18 @@ class Roster:
         return connected(self.folder, self.config, self.net)
 
     def wait_for_quorum(self) -> None:
-        """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
+        """Wait for a quorum of those who can take part and are free.
+
+        Raises NetworkError naming who is missing.
+        """
         end, announced = time.monotonic() + self.wait, ""
         while True:
             self.net.settle()
-            there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
+            there = [
+                i
+                for i, since in self.here().items()
+                if i not in self.net.pending and self._may(i, since)
+            ]
             if len(there) >= self.quorum:
                 self.net.expect(())
                 return
@@ -110,18 +134,31 @@ class Roster:
                 self.say(words, "waiting", stage="waiting", missing=missing)
                 announced = missing
             if time.monotonic() > end:
-                barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
-                facts = {"names": absent, "there": len(there), "quorum": self.quorum, "seconds": self.wait}
+                barred = [
+                    {"name": self.names[i], "reason": why.as_record()}
+                    for i, why in self.barred.items()
+                ]
+                facts = {
+                    "names": absent,
+                    "there": len(there),
+                    "quorum": self.quorum,
+                    "seconds": self.wait,
+                }
                 facts |= {"barred": barred} if barred else {}
                 raise refusal(NetworkError, "quorum-barred" if barred else "quorum-absent", **facts)
             time.sleep(LOOK)
 
     def start(self) -> dict[int, ParticipantProfile]:
-        """What those say of themselves who are there; their parts are not allotted yet. Raises NetworkError if they are too few."""
+        """What those say of themselves who are there; their parts are not allotted yet.
+
+        Raises NetworkError if they are too few.
+        """
         facts: dict[int, dict[str, Any]] = {}
         while len(facts) < self.quorum:
             self.wait_for_quorum()
-            facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
+            facts |= self._describe(
+                {i: since for i, since in self.here().items() if self.asked.get(i) != since}
+            )
             if len(self.names) - len(self.barred) < self.quorum:
                 name, why = self.names[min(self.barred)], self.barred[min(self.barred)]
                 raise refusal(NetworkError, "cannot-take-part", name=name, why=why.as_record())
@@ -130,7 +167,8 @@ class Roster:
         return {i: ParticipantProfile.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
 
     def restore(self, header: Mapping[str, Any], ledger: Ledger) -> None:
-        """Wait for a quorum, unless the rounds are over; who took part before has the part that it had.
+        """Wait for a quorum, unless the rounds are over; who took part before has the part that it
+        had.
 
         One that came back as another is left out. Raises RunError if those that remain are too few.
         """
@@ -174,18 +212,29 @@ class Roster:
         return self.current_spec(run_spec, base)
 
     def current_spec(self, run_spec: RunSpec, base: str) -> RunSpec:
-        """The plan of one base with everybody who takes part by now, without those who left or cannot take part."""
+        """The plan of one base with everybody who takes part by now, without those who left or
+        cannot take part.
+        """
         gone = left(self.folder).keys() | {self.names[i] for i in self.barred}
-        members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
-        return replace(run_spec, members=tuple(member for member in members if member.name not in gone))
+        members = (
+            self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base
+        )
+        return replace(
+            run_spec, members=tuple(member for member in members if member.name not in gone)
+        )
 
     def on_short_round(self, short: ShortRound) -> None:
-        """Tell why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
+        """Tell why, and wait for a quorum.
+
+        Raises `short` where the same round has failed too often: waiting does not mend it.
+        """
         round_ = int(short.body["round"])
         self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
         if self.tries[1] >= TRIES:
             raise short
-        self.say(f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_)
+        self.say(
+            f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_
+        )
         time.sleep(PAUSE * self.tries[1])
         self.wait_for_quorum()
 
@@ -194,15 +243,23 @@ class Roster:
         return {self.names[i]: why for i, why in sorted(self.barred.items()) if i in self.members}
 
     def traffic(self) -> dict[str, Any]:
-        """What the network carried, for the record, and who was barred meanwhile; late replies are said, too."""
+        """What the network carried, for the record, and who was barred meanwhile; late replies are
+        said, too.
+        """
         body = self.net.carried()
         if barred := self.barred_members():
-            body["barred"] = [{"name": name, "reason": why.as_record()} for name, why in barred.items()]
+            body["barred"] = [
+                {"name": name, "reason": why.as_record()} for name, why in barred.items()
+            ]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
             words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
             words += f": {ENGLISH.reason(late['reason'])}"
-            fields = {"participant": late["name"], "sent": late["sent"], "reason": late["reason"]["code"]}
+            fields = {
+                "participant": late["name"],
+                "sent": late["sent"],
+                "reason": late["reason"]["code"],
+            }
             self.say(words, "reply-late", "warning", **fields)
         return body
 
@@ -211,20 +268,27 @@ class Roster:
         return index not in self.barred or self.asked.get(index) != since
 
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
-        """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
+        """What each of these says of itself; who does not answer, or cannot take part, is said and
+        left out.
+        """
         found: dict[int, dict[str, Any]] = {}
         tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
         for reply in self.net.exchange(tasks, ANSWER):
             i = reply.index
             if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
-                self.say(f"{reply.name} did not send its profile: {ENGLISH.reason(failure_reason(reply))}")
+                self.say(
+                    f"{reply.name} did not send its profile: "
+                    f"{ENGLISH.reason(failure_reason(reply))}"
+                )
                 continue
             self.asked[i] = connected[i]
             self.barred.pop(i, None)
             self.unreadable.discard(i)
             if isinstance(reply, Failure):  # not asked again before it connects again
                 self.unreadable.add(i)
-                self._bar(i, Reason("unreadable-profile", {"why": failure_reason(reply).as_record()}))
+                self._bar(
+                    i, Reason("unreadable-profile", {"why": failure_reason(reply).as_record()})
+                )
                 continue
             try:
                 facts = read_description(reply)
@@ -248,14 +312,17 @@ class Roster:
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
         """Bar who was there before and is not what it was.
 
-        Who lost its folder lost its salt too, so nobody can tell whether its data are the same. That is taken only from who was invited
-        anew since the record last heard of it; it has its old part, and the record has what it says of itself now.
+        Who lost its folder lost its salt too, so nobody can tell whether its data are the same.
+        That is taken only from who was invited anew since the record last heard of it; it has its
+        old part, and the record has what it says of itself now.
         """
         invited = self._invited()
         for i, said in facts.items():
             own = ParticipantProfile.of(self.names[i], said["told"])
             now = {"data": dict(own.data), "batches": dict(own.batches)}
-            same = canonical_json(comparable(now)) == canonical_json(comparable({k: self.rows[i][k] for k in now}))
+            same = canonical_json(comparable(now)) == canonical_json(
+                comparable({k: self.rows[i][k] for k in now})
+            )
             if invited.get(i, 0) > self.invited.get(i, 0):
                 fresh = {**self.rows[i], **now}
                 try:
@@ -270,10 +337,14 @@ class Roster:
                 self._bar(i, Reason("other-data"), f" To let it take part, invite it again: {anew}")
 
     def _within(self, index: int, profile: ParticipantProfile) -> dict[str, Any]:
-        """What changes of an old part where data or machine allow less now: a participant refuses what exceeds its own bounds."""
+        """What changes of an old part where data or machine allow less now: a participant refuses
+        what exceeds its own bounds.
+        """
         base, row = self.base_of(index), self.rows[index]
         given = allocate_all(self.contexts[base], {index: profile})[profile.name]
-        part = replace(given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"])))
+        part = replace(
+            given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"]))
+        )
         if (part.rank, part.steps) == (int(row["rank"]), int(row["steps"])):
             return {}
         return self.row(base, profile, part)
@@ -285,7 +356,9 @@ class Roster:
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
             ranks = [rank for rank in self.config.adapter.ranks if rank <= top]
             adapter = self.config.adapter.model_copy(update={"ranks": ranks})
-            context = replace(context, config=context.config.model_copy(update={"adapter": adapter}))
+            context = replace(
+                context, config=context.config.model_copy(update={"adapter": adapter})
+            )
         profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:
             given = allocate_all(context, {index: profile})[profile.name]
@@ -302,10 +375,16 @@ class Roster:
 
     def row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
         """The row of one who trains over this base, or of its centre."""
-        return participant_row(profile, given, self.contexts[base].adapted.full, base if self.config.bases else None)
+        return participant_row(
+            profile, given, self.contexts[base].adapted.full, base if self.config.bases else None
+        )
 
-    def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
-        """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
+    def _record(
+        self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None
+    ) -> None:
+        """One joins, or comes back with another salt; round_: from which on (None: when the
+        coordinator was started again).
+        """
         if self.ledger is not None:
             body = {"round": round_, "participant": dict(row), "commitment": commitment}
             self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
@@ -319,7 +398,9 @@ class Roster:
         known = {(e.body["name"], e.body["invitation"]) for e in self.ledger.entries("left")}
         for name, invitation in left(self.folder).items():
             if (name, invitation) not in known:
-                self.ledger.append("left", {"round": self.made, "name": name, "invitation": invitation})
+                self.ledger.append(
+                    "left", {"round": self.made, "name": name, "invitation": invitation}
+                )
 
     def _invited(self) -> dict[int, int]:
         """By index, how often each who is enrolled was invited anew."""
@@ -329,5 +410,7 @@ class Roster:
     def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""
         sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
-        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
+        self.members[index] = Member(
+            str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes
+        )
         self.rows[index], self.commitments[index] = dict(row), commitment

@@ -1,9 +1,9 @@
-"""The rounds of a federation across a network, for each of its bases, from the first record to the last.
+"""The rounds of a federation across a network, for each of its bases, from the first record to the
+last.
 
-With several bases the groups take turns within a round: one is asked after the other, in one record, as on one machine.
+With several bases the groups take turns within a round: one is asked after the other, in one
+record, as on one machine.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +52,9 @@ from tequio.runtimes.workers import Workers
 
 @dataclass(frozen=True)
 class Seat:
-    """What the coordinator has for one base: what is loaded of it, for the federation of those who train over it, and the centre."""
+    """What the coordinator has for one base: what is loaded of it, for the federation of those who
+    train over it, and the centre.
+    """
 
     name: str
     context: ModelContext
@@ -66,7 +68,10 @@ class Seat:
 
 @dataclass(frozen=True)
 class Turn:
-    """The network, with the centre of one base at this end. Groups take turns, so one network serves all."""
+    """The network, with the centre of one base at this end.
+
+    Groups take turns, so one network serves all.
+    """
 
     net: FlowerRuntime
     here: Embedded
@@ -77,13 +82,19 @@ class Turn:
         yield from self.net.exchange(tasks)
 
 
-def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, run: Path) -> tuple[Seat, ...]:
-    """One a base, that of [base] first; each centre with its error-feedback memory in the run's folder."""
+def build_seats(
+    config: Federation, algorithm: Algorithm, public: PublicData, run: Path
+) -> tuple[Seat, ...]:
+    """One a base, that of [base] first; each centre with its error-feedback memory in the run's
+    folder.
+    """
     header, seats = begun_header(run), []
     known = {} if header is None else recorded_bases(header)
     for name in config.base_names():
         part = config.part(name)
-        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm))
+        context = at_coordinator(
+            build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm)
+        )
         centre = build_centre(context, public)
         if centre.node is not None:
             memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))
@@ -93,15 +104,26 @@ def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, ru
 
 
 def conduct(
-    path: Path, roster: Roster, seats: Sequence[Seat], public: PublicData, personal_phase: PersonalPhase, watch: Watch
+    path: Path,
+    roster: Roster,
+    seats: Sequence[Seat],
+    public: PublicData,
+    personal_phase: PersonalPhase,
+    watch: Watch,
 ) -> Outcome:
     """Begin the run, or go on with it, to its end."""
     with _ledger(path, roster, seats, public) as (folder, ledger):
         roster.ledger, header = ledger, recorded_header(ledger, folder)
         setup = _whole(roster, seats, header)
-        turns: dict[str, Turn | NetworkSums] = {seat.name: Turn(roster.net, seat.here) for seat in seats}
+        turns: dict[str, Turn | NetworkSums] = {
+            seat.name: Turn(roster.net, seat.here) for seat in seats
+        }
         if setup.config.privacy.mode == "masked":
-            turns = {MAIN: NetworkSums(Turn(roster.net, seats[0].here), roster, setup.run_spec, SumFiles(folder))}
+            turns = {
+                MAIN: NetworkSums(
+                    Turn(roster.net, seats[0].here), roster, setup.run_spec, SumFiles(folder)
+                )
+            }
         states: States | None = None
         tell_plan(watch, {"rounds": float(setup.run_spec.rounds)})
         for states, body in _made(setup, turns, ledger, roster):
@@ -114,16 +136,27 @@ def conduct(
             raise refusal(RunError, "no-round-made")
         roster.say("The rounds are over.", "rounds-over", stage="personal models")
         main, *others = [
-            replace(group, run_spec=roster.current_spec(group.run_spec, group.name)) for group in setup.groups
+            replace(group, run_spec=roster.current_spec(group.run_spec, group.name))
+            for group in setup.groups
         ]
         setup = replace(main, others=tuple(others))
         best = {name: state.best_round for name, state in states.items()}
 
         def personal(shared: Mapping[str, Update]) -> None:
-            members = [(group.name, member) for group in setup.groups for member in group.run_spec.members]
+            members = [
+                (group.name, member) for group in setup.groups for member in group.run_spec.members
+            ]
             allowed = allowances(setup.config, ledger, one_process=False)
             tasks = [
-                PersonaliseRequest(best[base], m.index, m.name, shared[base], m.rank, m.steps, allowed.get(m.name, {}))
+                PersonaliseRequest(
+                    best[base],
+                    m.index,
+                    m.name,
+                    shared[base],
+                    m.rank,
+                    m.steps,
+                    allowed.get(m.name, {}),
+                )
                 for base, m in members
             ]
             personal_phase.ask(ledger, tasks, roster.barred_members())
@@ -141,7 +174,9 @@ def _made(
         return
     turn = turns[MAIN]
     runtime: Runtime = roster.net
-    advance: Advance | None = Windows(roster.net) if setup.run_spec.window_seconds is not None else None
+    advance: Advance | None = (
+        Windows(roster.net) if setup.run_spec.window_seconds is not None else None
+    )
     if isinstance(turn, NetworkSums):
         runtime, advance = turn, partial(run_round, gather=turn.gather)
     else:
@@ -153,14 +188,19 @@ def _made(
 
 
 def _whole(roster: Roster, seats: Sequence[Seat], header: Mapping[str, Any]) -> RunSetup:
-    """All groups. Raises ConfigError or ResourceError where they cannot teach one another, and are asked to."""
+    """All groups.
+
+    Raises ConfigError or ResourceError where they cannot teach one another, and are asked to.
+    """
     return join_groups(roster.config, [_group_setup(seat, roster, header) for seat in seats])
 
 
 def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSetup:
     """One group, with the parts that the record gave its members."""
     row = header["centre"] if seat.name == MAIN else header["bases"][seat.name]["centre"]
-    members = {i: roster.members[i] for i in sorted(roster.members) if roster.base_of(i) == seat.name}
+    members = {
+        i: roster.members[i] for i in sorted(roster.members) if roster.base_of(i) == seat.name
+    }
     began = [each for each in header["participants"] if each.get("base", MAIN) == seat.name]
     if row is not None:
         members[0] = Member(CENTRE, 0, int(row["rank"]), int(row["steps"]))
@@ -180,13 +220,22 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
     verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
-    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}"
+    words = (
+        f"Round {round_} of {rounds}: "
+        f"{'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}"
+    )
     words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
     say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
     for row in body["admissions"]:
         if row["status"] != "admitted":
-            words = f"Round {round_}: {row['name']} {row['status']}: {ENGLISH.reason(row['reason'])}"
-            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]["code"]}
+            words = (
+                f"Round {round_}: {row['name']} {row['status']}: {ENGLISH.reason(row['reason'])}"
+            )
+            fields = {
+                "participant": row["name"],
+                "status": row["status"],
+                "reason": row["reason"]["code"],
+            }
             say(words, "update-not-counted", "warning", round=round_, **fields)
 
 
@@ -194,7 +243,10 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
 def _ledger(
     path: Path, roster: Roster, seats: Sequence[Seat], public: PublicData
 ) -> Iterator[tuple[RunFolder, Ledger]]:
-    """The run's folder and ledger, new or gone on with. Raises RunError if what it began with has changed."""
+    """The run's folder and ledger, new or gone on with.
+
+    Raises RunError if what it began with has changed.
+    """
     if (path / "ledger.sqlite").exists():
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
@@ -212,7 +264,10 @@ def _ledger(
 
 
 def _header(
-    config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[dict[str, Any]]]
+    config: Federation,
+    seats: Sequence[Seat],
+    public: PublicData,
+    rows: Mapping[str, Sequence[dict[str, Any]]],
 ) -> dict[str, Any]:
     """How the run begins. rows: by base."""
     groups = [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats]
@@ -236,7 +291,9 @@ def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[st
     header = _header(roster.config, seats, public, rows)
     header |= {"simulation": False, "provenance": [], "counterfactuals": False}
     header |= {"commitment": {roster.names[i]: said for i, said in roster.commitments.items()}}
-    header |= {"invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments}}
+    header |= {
+        "invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments}
+    }
     _whole(roster, seats, header)  # before anything is written
     return header
 
@@ -251,7 +308,9 @@ def finish(
     watch: Watch,
     carried: Callable[[], dict[str, Any]],
 ) -> Outcome:
-    """The end of a run whose participants are elsewhere: `personal` has them make their models of the shared ones, and records it.
+    """The end of a run whose participants are elsewhere:
+
+    `personal` has them make their models of the shared ones, and records it.
 
     runtimes: by base. carried: what went over the network since the record before.
     """

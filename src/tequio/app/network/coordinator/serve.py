@@ -1,10 +1,9 @@
-"""A federation across a network, the coordinator's side: who is invited joins, says what it has, trains; the record is that of any run.
+"""A federation across a network, the coordinator's side: who is invited joins, says what it has,
+trains; the record is that of any run.
 
-The coordinator holds the base, the public data and the shared model. It never sees data or personal models: a participant makes its own
-from the shared one, and tells means.
+The coordinator holds the base, the public data and the shared model. It never sees data or personal
+models: a participant makes its own from the shared one, and tells means.
 """
-
-from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
@@ -55,26 +54,36 @@ from tequio.runtimes.flower.superlink import Server, bound_log, present, running
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: to wait for a quorum to be there, for one exchange of a round, and in the end for who is away then."""
+    """Seconds: to wait for a quorum to be there, for one exchange of a round, and in the end for
+    who is away then.
+    """
 
     wait: float
     deadline: float
     grace: float = 0.0
 
 
-def coordinate(folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch) -> Outcome:
-    """Start the federation of this folder, or go on with it, to its end. What happens is told to `health`.
+def coordinate(
+    folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch
+) -> Outcome:
+    """Start the federation of this folder, or go on with it, to its end.
 
-    One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet, or did not hear that it
-    was recorded.
-    Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
+    What happens is told to `health`.
+
+    One that is over is opened again, for `times.grace`, where somebody did not make its personal
+    model yet, or did not hear that it was recorded. Raises NetworkError if no quorum is there in
+    time, ConfigError for what cannot run over a network yet.
     """
     raise_descriptor_limit()
     hub_files = open_coordinator_folder(folder)
     config = load_federation(Path(hub_files.federation))
     algorithm = _check(config)
     check_unchanged(config, hub_files.files, (folder / RUN / LEDGER).exists())
-    with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
+    with (
+        RunFolder(folder).lock(),
+        health.answering(coordinator_pages(folder, health)),
+        health.written_to(folder),
+    ):
         ended = _ended(folder / "run")
         late = [] if ended is None else owed(folder, folder / "run")
         waiting = [] if ended is None else list(unheard(folder, folder / "run"))
@@ -84,7 +93,9 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
         check_keys(folder, hub_files)
         with claimed(host, port or split_address(hub_files.address)[1]) as own:
             if ended is None:
-                return _coordinate(folder, hub_files, config, algorithm, host, own, times, health, watch)
+                return _coordinate(
+                    folder, hub_files, config, algorithm, host, own, times, health, watch
+                )
             _say_reopened(late, waiting, times.grace, health)
             with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
                 personal_phase = _personal_phase(folder, config, net, times, health.tell)
@@ -118,17 +129,26 @@ def _coordinate(
 
 def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
     about = [f"{', '.join(late)} made no personal model yet"] if late else []
-    about += [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"] if waiting else []
+    about += (
+        [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"]
+        if waiting
+        else []
+    )
     words = f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that."
     health.tell(words, "reopened", stage="personal models", missing=", ".join([*late, *waiting]))
 
 
 def _dismiss(sessions: Sessions, personal_phase: PersonalPhase, run: Path, health: Health) -> None:
-    """Tell everybody that it is over, once all have heard of their personal models or their time for that is up."""
+    """Tell everybody that it is over, once all have heard of their personal models or their time
+    for that is up.
+    """
     personal_phase.await_heard(run)
     sessions.dismiss()
     for name in personal_phase.note_heard(run):
-        words = f"{name} did not hear that its personal model was recorded, so it tries again and again."
+        words = (
+            f"{name} did not hear that its personal model was recorded, so it tries again and "
+            "again."
+        )
         fix = f"To tell it, start again: tequio coordinator start {personal_phase.hub}"
         health.tell(f"{words} {fix}", "unconfirmed", "warning", participant=name)
 
@@ -144,7 +164,9 @@ def _opened(
 ) -> Iterator[tuple[Sessions, FlowerRuntime]]:
     """Server and gateway, until the block ends."""
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
-    server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
+    server = Server(
+        _free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths)
+    )
     members, say = Membership(folder, server, health.tell), health.tell
     listen = Gateway(folder / hub_files.certificate, folder / hub_files.key, server)
     with (
@@ -155,7 +177,9 @@ def _opened(
     ):
         at = f"{host}:{own.getsockname()[1]}"
         health.look = partial(_look, server, reminder(folder, hub_files, say))
-        net = FlowerRuntime(own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder)
+        net = FlowerRuntime(
+            own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder
+        )
         health.waits = partial(_waits, net)
         say(f"Listening on {at}.", "listening", address=at)
         yield sessions, net
@@ -197,7 +221,11 @@ def _ended(run: Path) -> Outcome | None:
 
 
 def _check(config: Federation) -> Algorithm:
-    """The pieces. Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do not go together."""
+    """The pieces.
+
+    Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do
+    not go together.
+    """
     algorithm = resolve_algorithm(config)
     check_masked(config, algorithm)
     several = bool(config.bases) or config.distil is not None

@@ -1,10 +1,10 @@
-"""The coordinator's side of masked rounds across a network: the list of members that it publishes, and what was opened.
+"""The coordinator's side of masked rounds across a network: the list of members that it publishes,
+and what was opened.
 
-A member gives its shares for one sum of a round. What a sum told is therefore written to the run's folder before anything is made of it: a
-coordinator that is killed then, and started again, goes on from there and asks for no second one.
+A member gives its shares for one sum of a round. What a sum told is therefore written to the run's
+folder before anything is made of it: a coordinator that is killed then, and started again, goes on
+from there and asks for no second one.
 """
-
-from __future__ import annotations
 
 import json
 import secrets
@@ -36,7 +36,9 @@ NOTHING = torch.empty(0, dtype=torch.uint8)
 
 @dataclass(frozen=True)
 class SumFiles:
-    """sums/ in the coordinator's run: state.json (the run's id, the last attempt of each purpose), and the last sum of each purpose."""
+    """sums/ in the coordinator's run: state.json (the run's id, the last attempt of each purpose),
+    and the last sum of each purpose.
+    """
 
     run: RunFolder
 
@@ -55,7 +57,9 @@ class SumFiles:
         return str(state["run"])
 
     def number(self, purpose: str, round_: int) -> int:
-        """Return the number of the next attempt at a sum; none is used twice, whatever is restarted."""
+        """Return the number of the next attempt at a sum; none is used twice, whatever is
+        restarted.
+        """
         state = self._state()
         before, attempt = state.get(purpose, (round_, 0))
         state[purpose] = (round_, attempt + 1 if before == round_ else 1)
@@ -91,7 +95,10 @@ class SumFiles:
             "sent": {str(i): size for i, size in outcome.sent.items()},
             "costs": {str(i): dict(row) for i, row in outcome.costs.items()},
         }
-        data = pack_tensors({"values": torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else NOTHING}, plain)
+        data = pack_tensors(
+            {"values": torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else NOTHING},
+            plain,
+        )
         self.run.write_atomic(f"{SUMS}/{purpose}.safetensors", data, private=True)
 
 
@@ -114,7 +121,9 @@ class Published:
 
 @dataclass(frozen=True)
 class NetworkSums:
-    """Masked rounds over a network: whoever took part so far is on the list, also who left or is away, so the threshold never falls."""
+    """Masked rounds over a network: whoever took part so far is on the list, also who left or is
+    away, so the threshold never falls.
+    """
 
     inner: SumRuntime
     roster: Roster
@@ -127,15 +136,25 @@ class NetworkSums:
         listed = {i: Listed(m.name, keys[m.name], m.rank, m.steps) for i, m in parts.items()}
         run, federation = self.files.identity(), read_coordinator_folder(roster.folder).digest
         given = {i: (one.key.encode(), one.rank, one.steps) for i, one in listed.items()}
-        plan = listed_plan(run, federation, given, roster.config, spec.shapes, spec.head_shapes, spec.scale)
-        return SumRounds(Published(self.inner, pack_members(MemberList(run, listed))), plan, self.files)
+        plan = listed_plan(
+            run, federation, given, roster.config, spec.shapes, spec.head_shapes, spec.scale
+        )
+        return SumRounds(
+            Published(self.inner, pack_members(MemberList(run, listed))), plan, self.files
+        )
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """Carry what is asked of the centre."""
         yield from self._rounds().exchange(tasks)
 
     def gather(
-        self, tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, _: object, /
+        self,
+        tasks: Iterator[Request],
+        roster: Sequence[Member],
+        state: State,
+        run_spec: RunSpec,
+        _: object,
+        /,
     ) -> OpenedSum:
         """Have the participants of a round train, and open the sum of their updates."""
         return self._rounds().gather(tasks, roster, state, run_spec, _)

@@ -1,15 +1,16 @@
-"""A copy of the coordinator's folder that can be restored, made while the coordinator serves: `tequio backup`.
+"""A copy of the coordinator's folder that can be restored, made while the coordinator serves:
+
+`tequio backup`.
 
 hub/             the folder itself, with its keys: only its owner may enter it (0700), and only its owner may read a file (0600)
 federation.toml  as the coordinator's folder finds it
 backup.json      when and by which version it was made, the last record's number and hash, and what a restore needs besides
 SHA256SUMS       the digest of every file above, as `sha256sum --check SHA256SUMS` reads it
 
-Each database is copied at one moment. The copy counts only if the ledger's last record is the same before and after all files were
-copied, and if the copied run verifies. Locks, pid files, `vitals.json` and unfinished files are of a process, and are left out.
+Each database is copied at one moment. The copy counts only if the ledger's last record is the same
+before and after all files were copied, and if the copied run verifies. Locks, pid files,
+`vitals.json` and unfinished files are of a process, and are left out.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -49,7 +50,9 @@ class _Changed(Exception):
 
 @dataclass(frozen=True)
 class Backup:
-    """What was made: its path, the number of files and bytes, the run's last record, and what is not in it."""
+    """What was made: its path, the number of files and bytes, the run's last record, and what is
+    not in it.
+    """
 
     path: Path
     files: int
@@ -64,18 +67,21 @@ class Backup:
 
 
 def back_up(folder: Path, target: Path) -> Backup:
-    """Copy a coordinator's folder to a new folder, or to a new file whose name ends in .tar or .tar.gz.
+    """Copy a coordinator's folder to a new folder, or to a new file whose name ends in .tar or
+    .tar.gz.
 
     Raises:
-        RunError: the target exists or lies inside the folder, or the folder holds what is no ordinary file.
-        ResourceError: the copy cannot be written, or the folder changed during each try.
-        ConfigError: `folder` is not a coordinator's.
+        RunError: the target exists or lies inside the folder, or the folder holds what is no
+        ordinary file. ResourceError: the copy cannot be written, or the folder changed during each
+        try. ConfigError: `folder` is not a coordinator's.
     """
     hub_files = read_coordinator_folder(folder)
     _check_target(folder, target)
     with written(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))  # 0700
+        place = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        )  # 0700
     try:
         with written(target):
             made = _made(folder, hub_files, place)
@@ -126,13 +132,18 @@ def _made(folder: Path, hub_files: CoordinatorFolder, place: Path) -> dict[str, 
 
 
 def _copied(folder: Path, copy: Path) -> tuple[int, str]:
-    """Copy the folder once. Returns number and hash of its last record. Raises _Changed or FileNotFoundError to try again."""
+    """Copy the folder once. Returns number and hash of its last record.
+
+    Raises _Changed or FileNotFoundError to try again.
+    """
     copy.mkdir(0o700)
     ledger = folder / RUN / LEDGER
     if begun := ledger.exists():
         (copy / RUN).mkdir(0o700)
         copy_database(ledger, copy / RUN / LEDGER)
-    with changing(folder):  # who belongs is of one moment: roster, invitations, SuperLink's list of keys
+    with changing(
+        folder
+    ):  # who belongs is of one moment: roster, invitations, SuperLink's list of keys
         for name in sorted({*os.listdir(folder)} - {RUN}):
             _copy_tree(folder / name, copy / name)
     if (folder / RUN).exists():
@@ -150,7 +161,10 @@ def _copied(folder: Path, copy: Path) -> tuple[int, str]:
 
 
 def _copy_tree(source: Path, copy: Path) -> None:
-    """Copy a file, or a folder with all in it, but for what is of a process only. Raises RunError for a link or a device."""
+    """Copy a file, or a folder with all in it, but for what is of a process only.
+
+    Raises RunError for a link or a device.
+    """
     if source.name in LEFT_OUT or source.name.endswith(LEFT_OUT_ENDS):
         return
     mode = source.lstat().st_mode
@@ -160,19 +174,25 @@ def _copy_tree(source: Path, copy: Path) -> None:
         inside = sorted(os.listdir(source)) if stat.S_ISDIR(mode) else []
         database = stat.S_ISREG(mode) and is_database(source)
     except PermissionError as error:
-        raise refusal(ResourceError, "backup-unreadable", path=str(source), error=error.strerror) from None
+        raise refusal(
+            ResourceError, "backup-unreadable", path=str(source), error=error.strerror
+        ) from None
     if stat.S_ISDIR(mode):
         copy.mkdir(0o700, exist_ok=True)
         for name in inside:
             _copy_tree(source / name, copy / name)
     elif not database:
         _copy_file(source, copy)
-    elif not copy.exists():  # the ledger was copied first: what it names is there when the other files are copied
+    elif (
+        not copy.exists()
+    ):  # the ledger was copied first: what it names is there when the other files are copied
         copy_database(source, copy)
 
 
 def _copy_file(source: Path, copy: Path) -> None:
-    """Copy a file whose size and time stay the same meanwhile; of a log, the part that was there at the beginning."""
+    """Copy a file whose size and time stay the same meanwhile; of a log, the part that was there at
+    the beginning.
+    """
     with source.open("rb") as stream:
         before = os.fstat(stream.fileno())
         left = before.st_size
@@ -184,7 +204,9 @@ def _copy_file(source: Path, copy: Path) -> None:
             os.fsync(fresh.fileno())
         after = os.fstat(stream.fileno())
     grows = ".log" in source.suffixes
-    if left or (not grows and (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)):
+    if left or (
+        not grows and (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    ):
         raise _Changed
 
 
@@ -196,7 +218,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _outside(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
-    """Every file and folder elsewhere that the coordinator opens, in order: a backup has none of them."""
+    """Every file and folder elsewhere that the coordinator opens, in order: a backup has none
+    of them.
+    """
     named = [folder / path for path in (hub_files.certificate, hub_files.key, hub_files.authority)]
     try:
         config = load_federation(Path(hub_files.federation))
@@ -205,8 +229,12 @@ def _outside(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
     if config is not None:
         named += [Path(os.path.expanduser(base.model)) for base in (config.base, *config.bases)]
         named += [*config.gate.slices.values()]
-        named += [path for path in (config.local.data, config.centre and config.centre.data) if path]
-    outside = {str(path.absolute()) for path in named if path.exists() and not _inside(path, folder)}
+        named += [
+            path for path in (config.local.data, config.centre and config.centre.data) if path
+        ]
+    outside = {
+        str(path.absolute()) for path in named if path.exists() and not _inside(path, folder)
+    }
     return sorted(outside)
 
 
@@ -223,7 +251,9 @@ def _finished(place: Path, target: Path, made: dict[str, Any]) -> Backup:
     lines, size = [], 0
     for path in _files(place):
         with path.open("rb") as stream:
-            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {path.relative_to(place)}\n")
+            lines.append(
+                f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {path.relative_to(place)}\n"
+            )
         size += path.stat().st_size
     _write(place / SUMS, "".join(lines).encode())
     mode = _archive(target)
@@ -248,7 +278,10 @@ def _write_archive(stream: Any, mode: str, place: Path, target: Path) -> None:
     for end in ARCHIVES:
         name = name.removesuffix(end)
     with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
-        for entry in (HUB, *sorted(path.name for path in place.iterdir() if path.name not in (HUB, "archive"))):
+        for entry in (
+            HUB,
+            *sorted(path.name for path in place.iterdir() if path.name not in (HUB, "archive")),
+        ):
             archive.add(place / entry, f"{name or 'backup'}/{entry}", filter=_nameless)
 
 

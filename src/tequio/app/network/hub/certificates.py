@@ -1,9 +1,9 @@
-"""The certificates of a coordinator: how long each lasts, whether its key is there, who can renew it, and a new one in the old one's place.
+"""The certificates of a coordinator: how long each lasts, whether its key is there, who can renew
+it, and a new one in the old one's place.
 
-Participants know the authority from their invitations, not the certificate: another one by the same authority needs no word to them.
+Participants know the authority from their invitations, not the certificate: another one by the same
+authority needs no word to them.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +78,11 @@ def ending(folder: Path, hub_files: CoordinatorFolder) -> list[dict[str, Any]]:
             continue
         if (days := days_left(certificate)) < SOON:
             code = "certificate-ending" if days > 0 else "certificate-ended"
-            facts = {"path": str(shown.path), "date": f"{certificate.ends:%Y-%m-%d}", "next": shown.fix.as_record()}
+            facts = {
+                "path": str(shown.path),
+                "date": f"{certificate.ends:%Y-%m-%d}",
+                "next": shown.fix.as_record(),
+            }
             found.append(Reason(code, facts).as_record())
     return found
 
@@ -89,7 +93,13 @@ def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
         found = read_certificate(shown.path)
         if days_left(found) <= 0:
             date = f"{found.ends:%Y-%m-%d}"
-            raise refusal(NetworkError, "certificate-ended", path=shown.path, date=date, next=shown.fix.as_record())
+            raise refusal(
+                NetworkError,
+                "certificate-ended",
+                path=shown.path,
+                date=date,
+                next=shown.fix.as_record(),
+            )
 
 
 def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, ConfigError]]:
@@ -97,7 +107,10 @@ def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path,
     secret = folder / SECRET
     if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
         yield secret, refusal(ConfigError, "secret-cut", path=secret)
-    pairs = {folder / KEY: folder / CERTIFICATE, folder / hub_files.key: folder / hub_files.certificate}
+    pairs = {
+        folder / KEY: folder / CERTIFICATE,
+        folder / hub_files.key: folder / hub_files.certificate,
+    }
     if (folder / AUTHORITY_KEY).exists():
         pairs[folder / AUTHORITY_KEY] = folder / AUTHORITY
     for key, path in pairs.items():
@@ -106,13 +119,18 @@ def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path,
         except TequioError:  # of the certificate, which is told where certificates are
             fits = key.exists()
         if not fits and key == folder / KEY:
-            yield key, refusal(ConfigError, "own-key-unfit", path=key, certificate=path, folder=folder)
+            yield (
+                key,
+                refusal(ConfigError, "own-key-unfit", path=key, certificate=path, folder=folder),
+            )
         elif not fits:
             yield key, refusal(ConfigError, "key-unfit", path=key, certificate=path)
 
 
 def check_keys(folder: Path, hub_files: CoordinatorFolder) -> None:
-    """Raises ConfigError naming a secret or key without which the coordinator cannot start; the authority's is for renewing alone."""
+    """Raises ConfigError naming a secret or key without which the coordinator cannot start; the
+    authority's is for renewing alone.
+    """
     for path, error in unusable(folder, hub_files):
         if path != folder / AUTHORITY_KEY:
             raise error
@@ -135,8 +153,9 @@ def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> 
 def renew(folder: Path) -> dict[str, Any]:
     """A new certificate and key for the same hosts, by the authority that participants know.
 
-    Returns until when it and the authority last, and whether it is the one that participants see (not so with a real authority's files).
-    Cut off between its two files, it is to be done again. Raises ConfigError where the authority's key is not there, or it ends no later.
+    Returns until when it and the authority last, and whether it is the one that participants see
+    (not so with a real authority's files). Cut off between its two files, it is to be done again.
+    Raises ConfigError where the authority's key is not there, or it ends no later.
     """
     with changing(folder):
         hub_files, authority = open_coordinator_folder(folder), read_certificate(folder / AUTHORITY)
@@ -149,9 +168,13 @@ def renew(folder: Path) -> dict[str, Any]:
             facts = {"key": str(folder / AUTHORITY_KEY), "authority": str(folder / AUTHORITY)}
             raise refusal(ConfigError, "authority-mismatch", **facts)
         before = read_certificate(folder / CERTIFICATE)
-        certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
+        certificate, key = new_server(
+            (folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS
+        )
         if authority.ends <= max(before.ends, datetime.now(UTC)):
-            raise refusal(ConfigError, "authority-ends", folder=str(folder), date=f"{authority.ends:%Y-%m-%d}")
+            raise refusal(
+                ConfigError, "authority-ends", folder=str(folder), date=f"{authority.ends:%Y-%m-%d}"
+            )
         replace_secret(folder / KEY, key)
         RunFolder(folder).write_atomic(CERTIFICATE, certificate)
     ends = read_certificate(folder / CERTIFICATE).ends

@@ -1,10 +1,9 @@
 """Who belongs to a federation while its coordinator runs: who joins, leaves, is invited anew.
 
-The folder is what counts (folder.py): it is read each time, so `tequio coordinator invite` needs no coordinator that is stopped. SuperLink
+The folder is what counts (folder.py): it is read each time, so `tequio coordinator invite` needs no
+coordinator that is stopped. SuperLink
 follows it: the node of a key that counts no more is unregistered.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,7 +55,11 @@ class Membership:
         with self._lock:
             names = {key.encode(): name for key, name in withdrawn(self.folder).items()}
             for key in unregister(self.server, names) if names else []:
-                self.say(f"The key with which {names[key]} joined counts no more.", "withdrawn", participant=names[key])
+                self.say(
+                    f"The key with which {names[key]} joined counts no more.",
+                    "withdrawn",
+                    participant=names[key],
+                )
 
     @contextmanager
     def watched(self) -> Iterator[None]:

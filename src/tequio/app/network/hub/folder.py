@@ -1,4 +1,6 @@
-"""The coordinator's folder: certificates, secret, invitations, and who has joined. `tequio coordinator init` makes it.
+"""The coordinator's folder: certificates, secret, invitations, and who has joined.
+
+`tequio coordinator init` makes it.
 
 coordinator.json   where federation.toml is and its digest; where participants find the coordinator
 tls/               the authority's certificate and key, the server's
@@ -9,8 +11,6 @@ withdrawn.json     keys that count no more -> whose they were
 unconfirmed.json   participant -> digest of its recorded personal model, until it has heard that it was recorded
 superlink/ run/    the server's database and log; the run, with its ledger
 """
-
-from __future__ import annotations
 
 import fcntl
 import hmac
@@ -59,7 +59,8 @@ class CoordinatorFolder:
 
     The path is absolute here, and as seen from the folder in the file.
 
-    invited: how often one was invited anew. files: digests of the files that participants open (chosen_files.py).
+    invited: how often one was invited anew. files: digests of the files that participants open
+        (chosen_files.py).
     """
 
     federation: str
@@ -79,8 +80,12 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     if not path.is_file():
         raise refusal(ConfigError, "not-a-coordinator", folder=str(folder), file=COORDINATOR_FILE)
     raw = json_table(path)
-    wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
-    wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
+    wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [
+        k for k in NEEDED if k not in raw
+    ]
+    wrong += [
+        key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])
+    ]
     wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
     if wrong:
         raise refusal(ConfigError, "coordinator-damaged", path=str(path), key=wrong[0])
@@ -89,7 +94,9 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
 
 
 def _find(folder: Path, hub_files: CoordinatorFolder) -> Path:
-    """Where federation.toml is: as coordinator.json says, else beside or in the folder, which was moved, where its text is the same."""
+    """Where federation.toml is: as coordinator.json says, else beside or in the folder, which was
+    moved, where its text is the same.
+    """
     said = Path(os.path.normpath(folder / hub_files.federation))
     for path in (said, folder.absolute().parent / said.name, folder.absolute() / said.name):
         if path == said and path.exists():
@@ -101,7 +108,10 @@ def _find(folder: Path, hub_files: CoordinatorFolder) -> Path:
 
 
 def locate_federation(folder: Path, federation: Path) -> None:
-    """Keep where federation.toml is now. Raises ConfigError where it is not the text that participants were invited to."""
+    """Keep where federation.toml is now.
+
+    Raises ConfigError where it is not the text that participants were invited to.
+    """
     with changing(folder):
         hub_files = read_coordinator_folder(folder)
         if digest(_text(federation).encode()) != hub_files.digest:
@@ -110,7 +120,9 @@ def locate_federation(folder: Path, federation: Path) -> None:
 
 
 def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
-    """Write coordinator.json. federation.toml is kept as seen from the folder, so that both can be moved together; a path in it too."""
+    """Write coordinator.json. federation.toml is kept as seen from the folder, so that both can be
+    moved together; a path in it too.
+    """
     paths = {"federation": os.path.relpath(os.path.abspath(hub_files.federation), folder.resolve())}
     for name in ("certificate", "key", "authority"):
         path = Path(getattr(hub_files, name))
@@ -125,10 +137,16 @@ def _is_table(value: Any, of: type) -> bool:
 
 
 def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
-    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
+    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants
+    were invited to.
+    """
     hub_files = read_coordinator_folder(folder)
     if not Path(hub_files.federation).exists():
-        facts = {"path": hub_files.federation, "folder": str(folder), "file": Path(hub_files.federation).name}
+        facts = {
+            "path": hub_files.federation,
+            "folder": str(folder),
+            "file": Path(hub_files.federation).name,
+        }
         raise refusal(ConfigError, "federation-moved", **facts)
     if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
         raise refusal(NetworkError, "federation-changed", path=hub_files.federation)
@@ -138,9 +156,11 @@ def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
 def init_coordinator_folder(
     folder: Path, federation: Path, address: str, own: tuple[Path, Path, Path] | None = None
 ) -> tuple[Federation, list[Path]]:
-    """Make the folder, certificates and an invitation for each on the roster; returns the invitations' paths.
+    """Make the folder, certificates and an invitation for each on the roster; returns the
+    invitations' paths.
 
-    address: host:port at which participants reach this machine. own: (certificate, key, authority) of a real certificate authority for
+    address: host:port at which participants reach this machine. own: (certificate, key, authority)
+        of a real certificate authority for
     it; inside, between us and SuperLink, our own are used in any case.
     Raises ConfigError for a folder that is one already, or for what cannot run over a network.
     """
@@ -157,32 +177,46 @@ def init_coordinator_folder(
     tokens = {entry.name: new_token() for entry in config.participants}
     place = RunFolder(own_folder(folder))
     authority, authority_key = new_authority(config.name, AUTHORITY_DAYS)
-    certificate, key = new_server(authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS)
+    certificate, key = new_server(
+        authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS
+    )
     place.write_atomic(AUTHORITY, authority)
     place.write_atomic(CERTIFICATE, certificate)
     write_secret(folder / AUTHORITY_KEY, authority_key)
     write_secret(folder / KEY, key)
     files: dict[str, Any] = {}
     if own is not None:
-        files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
+        files = dict(
+            zip(
+                ("certificate", "key", "authority"),
+                (str(path.absolute()) for path in own),
+                strict=True,
+            )
+        )
         authority = own[2].read_bytes()
     write_secret(folder / SECRET, secrets.token_bytes(SECRET_BYTES))
     written = []
     for name, token in tokens.items():
         path = folder / "invitations" / f"{name}.json"
-        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token, files=chosen)
+        invitation = Invitation(
+            name, address, authority.decode(), text, digest(text.encode()), token, files=chosen
+        )
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
+    hub_files = CoordinatorFolder(
+        str(federation), digest(text.encode()), address, hashes, **files, files=chosen
+    )
     _write(folder, hub_files)  # last: the folder counts from here on
     return config, written
 
 
 def invite(folder: Path, name: str) -> Path:
-    """A new invitation for one on the roster, and its path; the token before it and the key that joined with that count no more.
+    """A new invitation for one on the roster, and its path; the token before it and the key that
+    joined with that count no more.
 
-    A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for who is not on the roster.
+    A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for
+    who is not on the roster.
     """
     with changing(folder):
         hub_files = open_coordinator_folder(folder)
@@ -199,9 +233,14 @@ def invite(folder: Path, name: str) -> Path:
         if row is not None:
             _withdraw(folder, name, row["public_key"])
             RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
-        path, authority = folder / "invitations" / f"{name}.json", (folder / hub_files.authority).read_text()
+        path, authority = (
+            folder / "invitations" / f"{name}.json",
+            (folder / hub_files.authority).read_text(),
+        )
         text = _text(Path(hub_files.federation))
-        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token, files=chosen)
+        invitation = Invitation(
+            name, hub_files.address, authority, text, hub_files.digest, token, files=chosen
+        )
         replace_secret(path, invitation_bytes(invitation))
     return path
 
@@ -215,7 +254,10 @@ def changing(folder: Path) -> Iterator[None]:
 
 
 def enrolled(folder: Path) -> dict[str, dict[str, str]]:
-    """Participant -> {"public_key": PEM, "node": number, "invitation": how often it was invited anew, "left": when}."""
+    """Participant -> {"public_key":
+
+    PEM, "node": number, "invitation": how often it was invited anew, "left": when}.
+    """
     path = folder / ENROLLED
     rows = json_table(path) if path.exists() else {}
     for name, row in rows.items():
@@ -232,7 +274,9 @@ def count_invitations(folder: Path) -> dict[str, int]:
 
 def left(folder: Path) -> dict[str, int]:
     """Those who left -> how often they had been invited anew when they had joined."""
-    return {name: n for name, n in count_invitations(folder).items() if "left" in enrolled(folder)[name]}
+    return {
+        name: n for name, n in count_invitations(folder).items() if "left" in enrolled(folder)[name]
+    }
 
 
 def node_numbers(folder: Path) -> dict[str, int]:
@@ -250,7 +294,9 @@ def withdrawn(folder: Path) -> dict[str, str]:
 
 
 def member_keys(folder: Path) -> dict[str, str]:
-    """Participant -> its public key (PEM); of who was invited anew and did not join again yet, the key before."""
+    """Participant -> its public key (PEM); of who was invited anew and did not join again yet, the
+    key before.
+    """
     return {name: key for key, name in withdrawn(folder).items()} | {
         name: row["public_key"] for name, row in enrolled(folder).items()
     }
@@ -262,11 +308,18 @@ def _withdraw(folder: Path, name: str, public_key: str) -> None:
 
 
 def write_leave(folder: Path, wanted: dict[str, str]) -> None:
-    """Keep that one left: its key counts no more. Raises NetworkError unless its owner says so, now."""
+    """Keep that one left: its key counts no more.
+
+    Raises NetworkError unless its owner says so, now.
+    """
     rows = enrolled(folder)
     name = wanted["name"]
     row = rows.get(name)
-    if row is None or row["node"] != wanted["node"] or not is_leave_request(row["public_key"].encode(), wanted):
+    if (
+        row is None
+        or row["node"] != wanted["node"]
+        or not is_leave_request(row["public_key"].encode(), wanted)
+    ):
         raise refusal(NetworkError, "leave-not-signed", name=one_line(name[:64]))
     _withdraw(folder, name, row["public_key"])
     rows[name] = {"left": datetime.now(UTC).isoformat(timespec="seconds"), **row}
@@ -274,7 +327,9 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
 
 
 def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
-    """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
+    """Raises NetworkError unless this token may enrol this key: one key a token, and the same key
+    may come again.
+    """
     hub_files = open_coordinator_folder(folder)
     expected = hub_files.tokens.get(name, "")
     known = enrolled(folder).get(name)
@@ -290,13 +345,20 @@ def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> Non
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
     """Keep who joined."""
     times = open_coordinator_folder(folder).invited.get(name, 0)
-    rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node), "invitation": str(times)}}
+    rows = enrolled(folder) | {
+        name: {"public_key": public_key, "node": str(node), "invitation": str(times)}
+    }
     RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
 
 
 def _text(path: Path) -> str:
     """Return the text of federation.toml, whatever its line ends: its digest is over \\n alone."""
     try:
-        return read_regular(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return (
+            read_regular(path, LARGEST)
+            .decode("utf-8-sig")
+            .replace("\r\n", "\n")
+            .replace("\r", "\n")
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise refusal(ConfigError, "unreadable", path=path, error=type(error).__name__) from None

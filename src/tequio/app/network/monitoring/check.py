@@ -1,10 +1,10 @@
-"""`tequio coordinator check`: is a coordinator set up as it should be, and what does a stranger reach of it.
+"""`tequio coordinator check`: is a coordinator set up as it should be, and what does a stranger
+reach of it.
 
-On this machine: secrets, certificates, what was agreed to, which ports listen. From outside: each path, plain HTTP, TLS, the certificate
-that is shown. Nothing is changed; what a stranger would be refused is refused here too, and told in the coordinator's log.
+On this machine: secrets, certificates, what was agreed to, which ports listen. From outside: each
+path, plain HTTP, TLS, the certificate that is shown. Nothing is changed; what a stranger would be
+refused is refused here too, and told in the coordinator's log.
 """
-
-from __future__ import annotations
 
 import ssl
 import stat
@@ -17,8 +17,20 @@ from typing import Any, Literal
 
 import psutil
 
-from tequio.app.network.hub.certificates import SOON, NamedCertificate, days_left, list_certificates, unusable
-from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, CoordinatorFolder, open_coordinator_folder
+from tequio.app.network.hub.certificates import (
+    SOON,
+    NamedCertificate,
+    days_left,
+    list_certificates,
+    unusable,
+)
+from tequio.app.network.hub.folder import (
+    AUTHORITY_KEY,
+    KEY,
+    SECRET,
+    CoordinatorFolder,
+    open_coordinator_folder,
+)
 from tequio.app.network.monitoring.health import read_health
 from tequio.core.addresses import public_address, split_address
 from tequio.core.errors import ConfigError, TequioError
@@ -35,21 +47,33 @@ Status = Literal["ok", "warning", "FAIL"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is, and what was found, with what to do where it is not well."""
+    """One line: what was looked at, how it is, and what was found, with what to do where it is not
+    well.
+    """
 
     check: str
     status: Status
     found: TequioError
 
     def as_row(self) -> dict[str, Any]:
-        """Return it as plain JSON: what was found and its fix in words, and the reason in its recorded form."""
+        """Return it as plain JSON: what was found and its fix in words, and the reason in its
+        recorded form.
+        """
         what = f"{self.found.what} {self.found.why}".strip()
         reason = self.found.as_reason().as_record()
-        return {"check": self.check, "status": self.status, "what": what, "fix": self.found.fix, "reason": reason}
+        return {
+            "check": self.check,
+            "status": self.status,
+            "what": what,
+            "fix": self.found.fix,
+            "reason": reason,
+        }
 
 
 def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]:
-    """Every finding, as plain JSON. address: host:port to ask; None: the one that participants were given.
+    """Every finding, as plain JSON. address: host:port to ask;
+
+    None: the one that participants were given.
 
     Raises ConfigError if the folder is no coordinator's, or the address none.
     """
@@ -77,15 +101,23 @@ def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
     loose = [path for path in files if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
     for path in loose:
         mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
-        yield Finding("secrets", "FAIL", refusal(ConfigError, "found-loose-secret", path=path, mode=mode))
+        yield Finding(
+            "secrets", "FAIL", refusal(ConfigError, "found-loose-secret", path=path, mode=mode)
+        )
     if not loose:
         yield Finding("secrets", "ok", refusal(ConfigError, "found-secrets", count=len(files)))
     for _, error in unusable(folder, hub_files):
         yield Finding("secrets", "FAIL", error)
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
-        yield Finding("secrets", "FAIL", refusal(ConfigError, "found-open-folder", path=path, mode=mode))
-    open_ = [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
+        yield Finding(
+            "secrets", "FAIL", refusal(ConfigError, "found-open-folder", path=path, mode=mode)
+        )
+    open_ = [
+        p
+        for p in (folder / "tls", folder / "invitations")
+        if p.exists() and p.stat().st_mode & 0o022
+    ]
     for path in open_:
         yield Finding("secrets", "FAIL", refusal(ConfigError, "found-writable-folder", path=path))
 
@@ -105,11 +137,18 @@ def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iter
 
 def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
     days, path = days_left(found), certificate_.path
-    facts = {"path": path, "date": f"{found.ends:%Y-%m-%d}", "days": round(days), "next": certificate_.fix.as_record()}
+    facts = {
+        "path": path,
+        "date": f"{found.ends:%Y-%m-%d}",
+        "days": round(days),
+        "next": certificate_.fix.as_record(),
+    }
     if days <= 0:
         return Finding("certificate", "FAIL", refusal(ConfigError, "certificate-ended", **facts))
     if found.begins > datetime.now(UTC):
-        return Finding("certificate", "FAIL", refusal(ConfigError, "found-certificate-early", path=path))
+        return Finding(
+            "certificate", "FAIL", refusal(ConfigError, "found-certificate-early", path=path)
+        )
     late = days < SOON
     error = refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts)
     return Finding("certificate", "warning" if late else "ok", error)
@@ -121,24 +160,35 @@ def _fitting(found: Certificate, host: str, key: Path, fix: Reason) -> Finding:
     if not found.names(host):
         facts = {"names": list(found.hosts), "host": host, "next": fix.as_record()}
         return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-host", **facts))
-    return Finding("certificate", "ok", refusal(ConfigError, "found-certificate-of-host", host=host))
+    return Finding(
+        "certificate", "ok", refusal(ConfigError, "found-certificate-of-host", host=host)
+    )
 
 
 def _ports(folder: Path) -> Iterator[Finding]:
-    """What listens on this machine: SuperLink on loopback alone, the metrics page as it was told."""
+    """What listens on this machine:
+
+    SuperLink on loopback alone, the metrics page as it was told.
+    """
     server = _listening(_number(folder / "superlink/superlink.pid"))
     if server is None:
         yield Finding("ports", "warning", refusal(ConfigError, "found-no-superlink"))
     else:
         wide = [where for where in server if not _loopback(where[0])]
         for ip, port in wide:
-            yield Finding("ports", "FAIL", refusal(ConfigError, "found-superlink-open", address=f"{ip}:{port}"))
+            yield Finding(
+                "ports",
+                "FAIL",
+                refusal(ConfigError, "found-superlink-open", address=f"{ip}:{port}"),
+            )
         if not wide:
             yield Finding("ports", "ok", refusal(ConfigError, "found-superlink", count=len(server)))
     health = read_health(folder)
     metrics = (health or {}).get("metrics")
     if health and health["alive"] and metrics and not _loopback(str(metrics).rpartition(":")[0]):
-        yield Finding("ports", "warning", refusal(ConfigError, "found-metrics-open", address=str(metrics)))
+        yield Finding(
+            "ports", "warning", refusal(ConfigError, "found-metrics-open", address=str(metrics))
+        )
 
 
 def _number(path: Path) -> int | None:
@@ -149,13 +199,21 @@ def _number(path: Path) -> int | None:
 
 
 def _listening(process: int | None) -> list[tuple[str, int]] | None:
-    """Where a process and its children listen; None where there is none, or it is not ours to look at."""
+    """Where a process and its children listen;
+
+    None where there is none, or it is not ours to look at.
+    """
     if process is None:
         return None
     try:
         first = psutil.Process(process)
         every = [first, *first.children(recursive=True)]
-        found = [c.laddr for one in every for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        found = [
+            c.laddr
+            for one in every
+            for c in one.net_connections("inet")
+            if c.status == psutil.CONN_LISTEN
+        ]
     except psutil.Error:
         return None
     return sorted({(where.ip, where.port) for where in found}) or None
@@ -174,11 +232,17 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     try:
         shown = parse_certificate(exposure_probe.handshake(host, port, None))
     except ssl.SSLError as error:
-        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-tls", address=where, error=str(error.reason)))
+        yield Finding(
+            "reach",
+            "FAIL",
+            refusal(ConfigError, "found-no-tls", address=where, error=str(error.reason)),
+        )
         return
     except (OSError, TequioError) as error:
         why = type(error).__name__
-        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=why))
+        yield Finding(
+            "reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=why)
+        )
         return
     authority = (folder / hub_files.authority).read_bytes()
     yield _shown(folder / hub_files.certificate, shown, host, port, authority.decode())
@@ -231,7 +295,12 @@ def _refused(check: str, tried: Iterator[tuple[str, int, bool]]) -> Finding:
     wrong = [(name, status) for name, status, refused in rows if not refused]
     reached = [f"{name} ({status})" for name, status in wrong if 0 < status < 500]
     silent = [f"{name} ({status})" for name, status in wrong if not 0 < status < 500]
-    facts = {"tried": check, "tries": len(rows), "count": len(reached or silent), "names": (reached or silent)[:5]}
+    facts = {
+        "tried": check,
+        "tries": len(rows),
+        "count": len(reached or silent),
+        "names": (reached or silent)[:5],
+    }
     if reached:
         return Finding(check, "FAIL", refusal(ConfigError, "found-reached", **facts))
     if silent:

@@ -1,10 +1,10 @@
-"""How a running process is: counted from what it tells, and kept in `vitals.json` in its folder, to be read meanwhile and after a crash.
+"""How a running process is: counted from what it tells, and kept in `vitals.json` in its folder, to
+be read meanwhile and after a crash.
 
-The record of the run is the ledger; this file holds only what the ledger does not: who is connected, what was refused at the gateway, the
-last error. It is written at most once a second, whole or not at all. It holds no secrets, and nothing of anybody's data.
+The record of the run is the ledger; this file holds only what the ledger does not: who is
+connected, what was refused at the gateway, the last error. It is written at most once a second,
+whole or not at all. It holds no secrets, and nothing of anybody's data.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -24,20 +24,35 @@ from tequio.ledger.folder import RunFolder
 from tequio.runtimes.http_pages import Page, served
 
 FILE = "vitals.json"
-BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
-SILENCE = 6 * BEAT  # seconds after which a running process whose file is not written anew counts as not responding
-SPARE = 8192  # bytes of the file at least, so that it can still say how the process ended where the disk is full
+BEAT = (
+    5  # seconds between two looks at who is connected; also how old a running process's file may be
+)
+SILENCE = (
+    6 * BEAT
+)  # seconds after which a running process whose file is not written anew counts as not responding
+# bytes of the file at least, so that it can still say how the process ended where the disk is full
+SPARE = 8192
 TICK = 1.0  # seconds between two looks whether there is something to write
 FLUSH = 60  # ticks between two words on refusals that were only counted
 PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
 OVER = ("stopped", "failed", "ended")  # stages after which the file is written no more
-STAGES = {"connected": "waiting", "sent": "waiting", "disconnected": "not connected"}  # of a participant, by event
+STAGES = {
+    "connected": "waiting",
+    "sent": "waiting",
+    "disconnected": "not connected",
+}  # of a participant, by event
 
 Role = Literal["coordinator", "participant"]
 Present = Mapping[int, tuple[bool, str]]
-"""Number of a participant -> (is it connected, since when). None where the server does not answer."""
+"""Number of a participant -> (is it connected, since when).
+
+None where the server does not answer.
+"""
 Waits = Callable[[], list[dict[str, Any]]]
-"""Whom a coordinator waits for: `name`, `task` (empty: to connect), `since` (UTC), `sent_again` (how often)."""
+"""Whom a coordinator waits for:
+
+`name`, `task` (empty: to connect), `since` (UTC), `sent_again` (how often).
+"""
 
 
 def now() -> str:
@@ -48,10 +63,16 @@ def now() -> str:
 class Health:
     """Tell it events: it counts them, and passes them on."""
 
-    def __init__(self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None) -> None:
-        self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
+    def __init__(
+        self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None
+    ) -> None:
+        self.look: Callable[[], Present | None] | None = (
+            None  # set by the coordinator once its server runs
+        )
         self.waits: Waits = list  # set by it, too
-        self._passed_on = Throttle(passed_on, events=BY_COORDINATOR if role == "participant" else ())
+        self._passed_on = Throttle(
+            passed_on, events=BY_COORDINATOR if role == "participant" else ()
+        )
         self._metrics = metrics
         self._lock, self._changed = Lock(), True
         process = psutil.Process()
@@ -67,7 +88,13 @@ class Health:
         if role == "coordinator":
             self._facts |= {"superlink": None, "present": {}, "refusals": {}, "waits_for": []}
         else:
-            self._facts |= {"connected": False, "since": now(), "connections": 0, "tasks": {}, "failures": {}}
+            self._facts |= {
+                "connected": False,
+                "since": now(),
+                "connections": 0,
+                "tasks": {},
+                "failures": {},
+            }
             self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None, "departed": None}
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -82,12 +109,18 @@ class Health:
                 _count(facts["refusals"], str(fields["reason"]))
             elif level != "info":
                 facts["last_error"] = {"time": now(), "event": event, "what": words}
-            if event in ("connected", "disconnected") and facts.get("connected") != (event == "connected"):
+            if event in ("connected", "disconnected") and facts.get("connected") != (
+                event == "connected"
+            ):
                 facts |= {"connected": event == "connected", "since": now()}
                 facts["connections"] += event == "connected"
             if event == "task":
                 _count(facts["tasks"], str(fields["kind"]))
-                facts["last_task"] = {"time": now(), "kind": fields["kind"], "round": fields["round"]}
+                facts["last_task"] = {
+                    "time": now(),
+                    "kind": fields["kind"],
+                    "round": fields["round"],
+                }
             if event in ("task-failed", "departed"):
                 _count(facts["failures"], str(fields["error"]))
             if event == "departed":
@@ -119,8 +152,16 @@ class Health:
         except TequioError as error:
             self.tell(str(error), "failed", "error", stage="failed", error=type(error).__name__)
             raise
-        except BaseException as error:  # an error of ours: only its kind, for its words may quote anything
-            self.tell(f"{type(error).__name__}", "failed", "error", stage="failed", error=type(error).__name__)
+        except (
+            BaseException
+        ) as error:  # an error of ours: only its kind, for its words may quote anything
+            self.tell(
+                f"{type(error).__name__}",
+                "failed",
+                "error",
+                stage="failed",
+                error=type(error).__name__,
+            )
             raise
         finally:
             stop.set()
@@ -128,7 +169,10 @@ class Health:
 
     @contextmanager
     def answering(self, pages: Mapping[str, Page]) -> Iterator[None]:
-        """Answer on the metrics port, if there is one, until the block ends. Raises NetworkError where it is taken."""
+        """Answer on the metrics port, if there is one, until the block ends.
+
+        Raises NetworkError where it is taken.
+        """
         if self._metrics is None:
             yield
             return
@@ -163,12 +207,18 @@ class Health:
                 self._facts["waits_for"] = waits_for
                 self._facts["superlink"] = present is not None
                 if present is not None:
-                    self._facts["present"] = {str(k): {"connected": on, "since": t} for k, (on, t) in present.items()}
+                    self._facts["present"] = {
+                        str(k): {"connected": on, "since": t} for k, (on, t) in present.items()
+                    }
         self._changed = True
 
 
 def _overwrite(path: Path, data: bytes) -> None:
-    """Write into the file as it is: on a full disk no other can be made, and its own space is enough. Not whole or not at all."""
+    """Write into the file as it is: on a full disk no other can be made, and its own space is
+    enough.
+
+    Not whole or not at all.
+    """
     with suppress(OSError):
         handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(handle, "wb", buffering=0) as stream:
@@ -177,7 +227,9 @@ def _overwrite(path: Path, data: bytes) -> None:
 
 
 def read_health(folder: Path) -> dict[str, Any] | None:
-    """What the last process in this folder left; `alive`: whether it still runs, `silent`: it does, and has not written for long, `paused`.
+    """What the last process in this folder left;
+
+    `alive`: whether it still runs, `silent`: it does, and has not written for long, `paused`.
 
     None if there is nothing, or nothing readable.
     """
@@ -188,7 +240,11 @@ def read_health(folder: Path) -> dict[str, Any] | None:
         silent = status is not None and facts["stage"] not in OVER and age > SILENCE
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return facts | {"alive": status is not None, "silent": silent, "paused": status == psutil.STATUS_STOPPED}
+    return facts | {
+        "alive": status is not None,
+        "silent": silent,
+        "paused": status == psutil.STATUS_STOPPED,
+    }
 
 
 def _status(process: int, started: float) -> str | None:
@@ -196,7 +252,11 @@ def _status(process: int, started: float) -> str | None:
     try:
         found = psutil.Process(process)
         status = found.status()
-        return str(status) if abs(found.create_time() - started) < 1.0 and status != psutil.STATUS_ZOMBIE else None
+        return (
+            str(status)
+            if abs(found.create_time() - started) < 1.0 and status != psutil.STATUS_ZOMBIE
+            else None
+        )
     except psutil.Error:
         return None
 

@@ -1,10 +1,9 @@
 """`/metrics` in Prometheus' text format, and `/health`, of a running coordinator or participant.
 
-The few lines of the format are written here: the numbers are kept elsewhere already (ledger, health), so a library would only print them.
-The tests read the page with Prometheus' own parser. Names of participants stand at the coordinator's only; nothing of anybody's data.
+The few lines of the format are written here: the numbers are kept elsewhere already (ledger,
+health), so a library would only print them. The tests read the page with Prometheus' own parser.
+Names of participants stand at the coordinator's only; nothing of anybody's data.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -32,7 +31,9 @@ def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
 
     def status() -> dict[str, Any]:
         with lock:
-            return coordinator_status(folder, totals.read(), health.facts() | {"alive": True, "metrics": None})
+            return coordinator_status(
+                folder, totals.read(), health.facts() | {"alive": True, "metrics": None}
+            )
 
     def metrics() -> tuple[int, str, str]:
         found = status()
@@ -77,28 +78,70 @@ def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
     return "".join(
         (
             *_build(),
-            metric("tequio_superlink_up", "gauge", "SuperLink answered.", [({}, found["process"]["superlink"])]),
+            metric(
+                "tequio_superlink_up",
+                "gauge",
+                "SuperLink answered.",
+                [({}, found["process"]["superlink"])],
+            ),
             metric("tequio_round", "gauge", "Last committed round.", [({}, found["round"])]),
             metric("tequio_rounds", "gauge", "Rounds at most.", [({}, found["rounds"])]),
-            metric("tequio_rounds_total", "counter", "Committed rounds by outcome.", outcomes(found)),
-            metric("tequio_round_seconds", "gauge", "Time of the last round.", [({}, last.get("seconds"))]),
-            metric("tequio_validation_loss", "gauge", "Of the last round, mean.", [({}, last.get("loss"))]),
-            metric("tequio_energy_joules_total", "counter", "Energy of all rounds.", [({}, found["joules"])]),
-            metric("tequio_participants", "gauge", "How many.", [({"state": k}, v) for k, v in states.items()]),
+            metric(
+                "tequio_rounds_total", "counter", "Committed rounds by outcome.", outcomes(found)
+            ),
+            metric(
+                "tequio_round_seconds",
+                "gauge",
+                "Time of the last round.",
+                [({}, last.get("seconds"))],
+            ),
+            metric(
+                "tequio_validation_loss",
+                "gauge",
+                "Of the last round, mean.",
+                [({}, last.get("loss"))],
+            ),
+            metric(
+                "tequio_energy_joules_total",
+                "counter",
+                "Energy of all rounds.",
+                [({}, found["joules"])],
+            ),
+            metric(
+                "tequio_participants",
+                "gauge",
+                "How many.",
+                [({"state": k}, v) for k, v in states.items()],
+            ),
             metric(
                 "tequio_participant_connected",
                 "gauge",
                 "1 if connected.",
                 [({"participant": p["name"]}, p["connected"] is True) for p in people],
             ),
-            metric("tequio_updates_total", "counter", "Updates by what became of them, with the error.", updates),
-            metric("tequio_update_bytes_total", "counter", "Bytes of updates and of broadcasts.", ways),
-            metric("tequio_wire_bytes_total", "counter", "Bytes of messages, to and from.", _ways(people, "wire")),
+            metric(
+                "tequio_updates_total",
+                "counter",
+                "Updates by what became of them, with the error.",
+                updates,
+            ),
+            metric(
+                "tequio_update_bytes_total", "counter", "Bytes of updates and of broadcasts.", ways
+            ),
+            metric(
+                "tequio_wire_bytes_total",
+                "counter",
+                "Bytes of messages, to and from.",
+                _ways(people, "wire"),
+            ),
             metric(
                 "tequio_door_refusals_total",
                 "counter",
                 "Requests refused at the door.",
-                [({"reason": reason}, count) for reason, count in sorted(found["refusals"].items())],
+                [
+                    ({"reason": reason}, count)
+                    for reason, count in sorted(found["refusals"].items())
+                ],
             ),
         )
     )
@@ -106,7 +149,9 @@ def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
 
 def _ways(people: Iterable[Mapping[str, Any]], what: str) -> list[Sample]:
     return [
-        ({"participant": p["name"], "direction": way}, p[f"{what}_{way}"]) for p in people for way in ("up", "down")
+        ({"participant": p["name"], "direction": way}, p[f"{what}_{way}"])
+        for p in people
+        for way in ("up", "down")
     ]
 
 
@@ -116,8 +161,18 @@ def _participant(facts: Mapping[str, Any]) -> str:
     return "".join(
         (
             *_build(),
-            metric("tequio_connected", "gauge", "1 if connected to the coordinator.", [({}, facts["connected"])]),
-            metric("tequio_connections_total", "counter", "Connections made.", [({}, facts["connections"])]),
+            metric(
+                "tequio_connected",
+                "gauge",
+                "1 if connected to the coordinator.",
+                [({}, facts["connected"])],
+            ),
+            metric(
+                "tequio_connections_total",
+                "counter",
+                "Connections made.",
+                [({}, facts["connections"])],
+            ),
             metric("tequio_round", "gauge", "Round of the last task.", [({}, last.get("round"))]),
             metric(
                 "tequio_tasks_total",
@@ -129,7 +184,10 @@ def _participant(facts: Mapping[str, Any]) -> str:
                 "tequio_task_failures_total",
                 "counter",
                 "Tasks that could not be done.",
-                [({"kind": known(kind)}, count) for kind, count in sorted(facts["failures"].items())],
+                [
+                    ({"kind": known(kind)}, count)
+                    for kind, count in sorted(facts["failures"].items())
+                ],
             ),
             metric("tequio_message_bytes_total", "counter", "Bytes of messages.", ways),
         )
@@ -147,7 +205,9 @@ def _build() -> list[str]:
 
 
 def known(kind: str) -> str:
-    """The code of a failure, or the name of an error of our tree, as a label; else `other`: a label must not grow without end."""
+    """The code of a failure, or the name of an error of our tree, as a label; else `other`: a label
+    must not grow without end.
+    """
     return kind if not kind or hasattr(errors, kind) or f"reason.{kind}" in TEXTS["en"] else "other"
 
 
@@ -159,13 +219,17 @@ def _merged(counts: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str, 
     return merged
 
 
-def metric(name: str, kind: Literal["gauge", "counter"], help_: str, samples: Iterable[Sample]) -> str:
+def metric(
+    name: str, kind: Literal["gauge", "counter"], help_: str, samples: Iterable[Sample]
+) -> str:
     """One metric in the text format; samples without a number are left out."""
     lines = [f"# HELP {name} {help_}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         if value is not None and math.isfinite(value):
             inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-            lines.append(f"{name}{{{inner}}} {float(value):.17g}" if inner else f"{name} {float(value):.17g}")
+            lines.append(
+                f"{name}{{{inner}}} {float(value):.17g}" if inner else f"{name} {float(value):.17g}"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -1,11 +1,12 @@
-"""Events of which the other side decides how many there are: they are logged one by one only so fast; the others are counted.
+"""Events of which the other side decides how many there are: they are logged one by one only so
+fast; the others are counted.
 
-Strangers decide how many refusals the gateway has: without a bound a scanner could fill the disk with our log. For each reason its own
-bound, so that many wrong paths do not hide one wrong token. A participant that is barred whenever it connects is bounded alike. At a
-participant the coordinator decides how many messages come, and each event that comes of them has its own bound. The counts are logged.
+Strangers decide how many refusals the gateway has: without a bound a scanner could fill the disk
+with our log. For each reason its own bound, so that many wrong paths do not hide one wrong token. A
+participant that is barred whenever it connects is bounded alike. At a participant the coordinator
+decides how many messages come, and each event that comes of them has its own bound. The counts are
+logged.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
@@ -42,10 +43,14 @@ class Throttle:
     ) -> None:
         self._events = frozenset(events)
         self._passed_on, self._clock, self._lock = passed_on, clock, Lock()
-        self._free: dict[str, tuple[float, float]] = {}  # reason -> how many may be told, as of when
+        self._free: dict[
+            str, tuple[float, float]
+        ] = {}  # reason -> how many may be told, as of when
         self._held: dict[str, int] = {}  # reason -> how many were not told
 
-    def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+    def __call__(
+        self, words: str, event: str = "note", level: Level = "info", **fields: Value
+    ) -> None:
         """Pass it on, or count it."""
         bounded = {EVENT: fields.get("reason"), BARRED: f"{fields.get('participant')} barred"}
         bounded |= {name: name for name in self._events}

@@ -1,9 +1,9 @@
-"""How a federation across a network stands, from what lies in a coordinator's or a participant's folder; nothing is changed or sent.
+"""How a federation across a network stands, from what lies in a coordinator's or a participant's
+folder; nothing is changed or sent.
 
-`tequio status` and the metrics page both read it here. It works while the run goes on, after its end, and after a crash.
+`tequio status` and the metrics page both read it here. It works while the run goes on, after its
+end, and after a crash.
 """
-
-from __future__ import annotations
 
 import urllib.error
 import urllib.request
@@ -31,19 +31,27 @@ PATIENCE = 3.0  # seconds that the health page may take
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Everything, as plain JSON. Raises ConfigError if the folder is neither a coordinator's nor a participant's."""
+    """Everything, as plain JSON.
+
+    Raises ConfigError if the folder is neither a coordinator's nor a participant's.
+    """
     if (folder / COORDINATOR_FILE).exists():
-        return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
+        return coordinator_status(
+            folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder)
+        )
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
     code = "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network"
     raise refusal(ConfigError, code, folder=folder)
 
 
-def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
+def coordinator_status(
+    folder: Path, totals: RunTotals, health: dict[str, Any] | None
+) -> dict[str, Any]:
     """Of a coordinator's folder: the rounds, and everybody on the roster.
 
-    Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that passed the gateway for it.
+    Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that
+    passed the gateway for it.
     """
     hub = hub_folder.read_coordinator_folder(folder)
     joined, rows = hub_folder.node_numbers(folder), hub_folder.enrolled(folder)
@@ -53,13 +61,23 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
     for name in hub.tokens:
         here = present.get(str(joined.get(name)), {})
         on = bool(here.get("connected")) if alive and here else None
-        row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
+        row = {
+            "name": name,
+            "enrolled": name in joined,
+            "connected": on,
+            "since": here.get("since"),
+        }
         people.append(row | {"left": rows.get(name, {}).get("left")} | totals.person(name))
     last: dict[str, Any] = totals.rounds[-1] if totals.rounds else {}
-    owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
+    owed = {
+        row["name"] for row in people if not row["personal"] and not row["left"]
+    } & totals.took_part
     missing = {name: totals.missing.get(name) for name in sorted(owed)} if totals.ended else {}
     rounds = _rounds(totals)
-    state, note = _state(health, totals.ended is not None, totals.header != {}), _silence(health) or _last_seen(health)
+    state, note = (
+        _state(health, totals.ended is not None, totals.header != {}),
+        _silence(health) or _last_seen(health),
+    )
     if state == "rounds" and (note := _deserted(people)) is not None:
         state = DESERTED
     return {
@@ -73,10 +91,15 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "last_round": last or None,
         "accepted": sum(row["accepted"] is True for row in totals.rounds),
         "rejected": sum(row["accepted"] is False for row in totals.rounds),
-        "validation": [{"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]} for r in totals.rounds],
+        "validation": [
+            {"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]}
+            for r in totals.rounds
+        ],
         "joules": totals.joules,
         "participants": people,
-        "waits_for": health.get("waits_for", []) if health and alive and health["stage"] not in OVER else [],
+        "waits_for": health.get("waits_for", [])
+        if health and alive and health["stage"] not in OVER
+        else [],
         "centre": {name: row for name, row in totals.people.items() if name not in hub.tokens},
         "refusals": health["refusals"] if health else {},
         "last_error": health["last_error"] if health else None,
@@ -85,7 +108,9 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "certificates": certificates.ending(folder, hub),
         "ended": None if totals.ended is None else read_record(totals.ended["reason"]),
         "next": _wake(health, f"tequio coordinator start {folder}")
-        or _coordinator_next(folder, health if alive else None, totals.ended is not None, bool(missing), people),
+        or _coordinator_next(
+            folder, health if alive else None, totals.ended is not None, bool(missing), people
+        ),
     }
 
 
@@ -96,7 +121,8 @@ def _rounds(totals: RunTotals) -> int | None:
 
 
 def _participant_status(folder: Path) -> dict[str, Any]:
-    """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book; since_started: of whole messages, in the life
+    """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book;
+    since_started: of whole messages, in the life
     of its process."""
     identity, health = json_table(folder / IDENTITY), read_health(folder)
     name, run = str(identity["name"]), folder / RUN
@@ -105,11 +131,19 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     made, alone = own.get("personal"), own.get("alone")
     alive = _awake(health)
     found = health or {}
-    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: the coordinator said that it is over
+    over = bool(made) and (
+        totals.heard or found.get("stage") == "ended"
+    )  # ended: the coordinator said that it is over
     state, again = _state(health, over, totals.header != {}), f"tequio participate {folder}"
-    left = _left(folder, identity, totals.header != {}, bool(made or alone)) if "left" in identity else None
+    left = (
+        _left(folder, identity, totals.header != {}, bool(made or alone))
+        if "left" in identity
+        else None
+    )
     if health is None or not health["alive"]:
-        state = "left" if left else "alone" if alone and not made else state  # alone: the federation may go on
+        state = (
+            "left" if left else "alone" if alone and not made else state
+        )  # alone: the federation may go on
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
         following = None if alive else again
@@ -130,8 +164,13 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "tasks": found.get("tasks", {}),
         "failures": found.get("failures", {}),
         "departed": found.get("departed"),
-        "updates_up": int(sum(line.get("bytes", 0.0) for line in read_account_books(run).get(name, ()))),
-        "since_started": {"bytes_down": found.get("bytes_down", 0), "bytes_up": found.get("bytes_up", 0)},
+        "updates_up": int(
+            sum(line.get("bytes", 0.0) for line in read_account_books(run).get(name, ()))
+        ),
+        "since_started": {
+            "bytes_down": found.get("bytes_down", 0),
+            "bytes_up": found.get("bytes_up", 0),
+        },
         "last_error": found.get("last_error"),
         "personal": made,
         "members": describe_members(folder, str(identity.get("federation", ""))),
@@ -144,10 +183,16 @@ def _participant_status(folder: Path) -> dict[str, Any]:
 
 
 def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) -> dict[str, Any]:
-    """Of a participant that left: when, where that lies which it took along, what to know of it, and how to go on."""
+    """Of a participant that left: when, where that lies which it took along, what to know of it,
+    and how to go on.
+    """
     name, bundle = str(identity["name"]), Path(identity.get("bundle", folder / BUNDLE))
     taken = RunTotals(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
-    facts = {"name": name, "when": identity["left"], "bundle": None if taken is None else str(bundle)}
+    facts = {
+        "name": name,
+        "when": identity["left"],
+        "bundle": None if taken is None else str(bundle),
+    }
     note = Reason("left-on" if identity.get("told") == "yes" else "left-unannounced", facts)
     following = None
     if made:
@@ -165,7 +210,9 @@ def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) ->
 
 
 def _state(health: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
-    """not started, one of the stages of a live process, not responding, finished, stopped, failed, or killed (it ended without a word)."""
+    """not started, one of the stages of a live process, not responding, finished, stopped, failed,
+    or killed (it ended without a word).
+    """
     if health is not None and health.get("silent"):
         return "not responding"
     if ended and not (health and health["alive"]):
@@ -185,19 +232,31 @@ def _silence(health: Mapping[str, Any] | None) -> Reason | None:
     """What a person should know of a process that does not respond."""
     if health is None or not health.get("silent"):
         return None
-    facts = {"process": health["process"], "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"}
+    facts = {
+        "process": health["process"],
+        "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC",
+    }
     return Reason("process-paused" if health["paused"] else "process-hangs", facts)
 
 
 def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
-    """When a coordinator that runs no more was there; None where one runs, or where it came to its end."""
+    """When a coordinator that runs no more was there;
+
+    None where one runs, or where it came to its end.
+    """
     if health is None or health["alive"] or health["stage"] == "ended":
         return None
-    return Reason("no-coordinator", {"until": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"})
+    return Reason(
+        "no-coordinator",
+        {"until": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"},
+    )
 
 
 def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
-    """Since when nobody is connected of those who joined; None where somebody is, or where it is not known."""
+    """Since when nobody is connected of those who joined;
+
+    None where somebody is, or where it is not known.
+    """
     joined = [row for row in people if row["enrolled"] and not row["left"]]
     if not joined or any(row["connected"] is not False for row in joined):
         return None
@@ -208,7 +267,11 @@ def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:
     """The command to go on with where a process does not respond. again: what starts one."""
     if health is None or not health.get("silent"):
         return None
-    return f"kill -CONT {health['process']}" if health["paused"] else f"kill -9 {health['process']}; {again}"
+    return (
+        f"kill -CONT {health['process']}"
+        if health["paused"]
+        else f"kill -9 {health['process']}; {again}"
+    )
 
 
 def _process(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -230,11 +293,19 @@ def _health(address: str) -> str:
 
 
 def _coordinator_next(
-    folder: Path, process: Mapping[str, Any] | None, ended: bool, owed: bool, people: list[dict[str, Any]]
+    folder: Path,
+    process: Mapping[str, Any] | None,
+    ended: bool,
+    owed: bool,
+    people: list[dict[str, Any]],
 ) -> str | None:
     """process: what the live one says of itself, None if none runs."""
     if process is None:
-        return f"tequio report {folder / 'run'}" if ended and not owed else f"tequio coordinator start {folder}"
+        return (
+            f"tequio report {folder / 'run'}"
+            if ended and not owed
+            else f"tequio coordinator start {folder}"
+        )
     invited = [row["name"] for row in people if not row["enrolled"] and not row["left"]]
     if not invited or ended or process["stage"] == "preparing":  # its gateway is not open yet
         return None

@@ -14,7 +14,10 @@ UNUSABLE = "not usable"  # what stands in place of what an older version recorde
 
 
 class RunTotals:
-    """The rounds of a ledger, added up; `read` goes on where it ended the last time, so that asking often costs little."""
+    """The rounds of a ledger, added up;
+
+    `read` goes on where it ended the last time, so that asking often costs little.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._seen = path, -1
@@ -22,10 +25,14 @@ class RunTotals:
         self.rounds: list[dict[str, Any]] = []  # short: round, accepted, reason, loss, seconds
         self.people: dict[str, dict[str, Any]] = {}
         self.joules = 0.0
-        self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, code or kind of failure) -> rounds
+        self.outcomes: dict[
+            tuple[str, str, str], int
+        ] = {}  # (participant, status, code or kind of failure) -> rounds
         self.took_part: set[str] = set()
         self.heard = False  # of a participant: whether the coordinator heard of its personal model
-        self.missing: dict[str, dict[str, Any] | None] = {}  # who has no personal model at the end, and why
+        self.missing: dict[
+            str, dict[str, Any] | None
+        ] = {}  # who has no personal model at the end, and why
         self.ended: Mapping[str, Any] | None = None
 
     def read(self) -> RunTotals:
@@ -53,26 +60,36 @@ class RunTotals:
         elif kind == "personal":
             chosen = body.get("chosen")
             known = isinstance(chosen, str) and len(chosen) <= TEXT
-            self.person(body["name"])["alone" if body.get("alone") else "personal"] = chosen if known else UNUSABLE
+            self.person(body["name"])["alone" if body.get("alone") else "personal"] = (
+                chosen if known else UNUSABLE
+            )
             self.missing.pop(body["name"], None)
             self._add_energy(body)
             self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
         elif kind == "delivered":
             self.heard = True
         elif kind == "missing":
-            self.missing |= {row["name"]: read_record(row["reason"]) for row in body["participants"]}
+            self.missing |= {
+                row["name"]: read_record(row["reason"]) for row in body["participants"]
+            }
         elif kind == "end":
             self.ended = body
             self._add_wire(body.get("wire", {}))
 
     def _add_round(self, body: Mapping[str, Any]) -> None:
         number = int(body.get("round", 0))
-        row = {"round": number, "accepted": body.get("accepted"), "reason": read_record(body.get("reason"))}
+        row = {
+            "round": number,
+            "accepted": body.get("accepted"),
+            "reason": read_record(body.get("reason")),
+        }
         self.rounds.append(row | {"loss": body["mean_validation_loss"], "seconds": body["seconds"]})
         for name, scores in body["validation"].items():
             self.person(name)["loss"] = scores["loss"]
         for row in body.get("barred", []):
-            self.person(row["name"]).update(last="barred", since_round=number, reason=read_record(row["reason"]))
+            self.person(row["name"]).update(
+                last="barred", since_round=number, reason=read_record(row["reason"])
+            )
         for row in body.get("train", []):
             person = self.person(row["name"])
             person["bytes_up"] += int(row["bytes_up"])
@@ -83,17 +100,28 @@ class RunTotals:
                 person |= {"last": row["status"], "since_round": number}
             person["reason"] = why = read_record(row["reason"])
             person["rounds"][row["status"]] = person["rounds"].get(row["status"], 0) + 1
-            kind = "" if why is None or row["status"] != "failed" else str(why["facts"].get("error", why["code"]))
+            kind = (
+                ""
+                if why is None or row["status"] != "failed"
+                else str(why["facts"].get("error", why["code"]))
+            )
             key = (row["name"], row["status"], kind)
             self.outcomes[key] = self.outcomes.get(key, 0) + 1
 
     def _add_energy(self, body: Mapping[str, Any]) -> None:
-        """Of a record: what the coordinator took, the centre with it, and what each participant says that it took."""
+        """Of a record: what the coordinator took, the centre with it, and what each participant
+        says that it took.
+        """
         centre = (self.header.get("centre") or {}).get("name")
         rows = [row for key in ("train", "in_flight", "evaluation") for row in body.get(key, ())]
-        for record in (body.get("energy"), *(row.get("energy") for row in rows if row["name"] != centre)):
+        for record in (
+            body.get("energy"),
+            *(row.get("energy") for row in rows if row["name"] != centre),
+        ):
             joules = record.get("joules") if isinstance(record, Mapping) else None
-            self.joules += joules if isinstance(joules, int | float) and 0 <= joules <= LARGEST else 0.0
+            self.joules += (
+                joules if isinstance(joules, int | float) and 0 <= joules <= LARGEST else 0.0
+            )
 
     def _add_wire(self, wire: Mapping[str, Mapping[str, int]]) -> None:
         for name, ways in wire.items():

@@ -1,10 +1,10 @@
-"""What was agreed is enforced here: each request is compared with federation.toml before anything is allocated or done for it.
+"""What was agreed is enforced here: each request is compared with federation.toml before anything
+is allocated or done for it.
 
-The bounds of a participant follow from the federation.toml that its folder joined, its own profile and the layout of its base. Nothing in
-this module computes on tensors except to see whether a first model is the base.
+The bounds of a participant follow from the federation.toml that its folder joined, its own profile
+and the layout of its base. Nothing in this module computes on tensors except to see whether a first
+model is the base.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
@@ -21,12 +21,19 @@ from tequio.core.errors import AgreementError, ProtectionError
 from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
 from tequio.core.texts.words import refusal
-from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, SumRequest, TrainRequest
+from tequio.core.types import (
+    DescribeRequest,
+    EvaluateRequest,
+    PersonaliseRequest,
+    SumRequest,
+    TrainRequest,
+)
 from tequio.core.update import Dense, Factored, Update, plain
 from tequio.planning.allocation import Workload
 from tequio.planning.learning_rate import round_rate
 
-REPEATS = 10  # times that one round may be tried again with other content, after restarts of the coordinator
+# times that one round may be tried again with other content, after restarts of the coordinator
+REPEATS = 10
 LONGEST = 80  # characters of an asked value that are shown
 WIDEST = 10**15  # a larger number is shown by its power of ten
 CLOSE = 1e-9  # relative difference of two numbers that were computed by one formula on two machines
@@ -41,7 +48,8 @@ class Agreement:
         index: its place on the whole roster, from 1.
         algorithm: the pieces that were agreed.
         ranks: the ladder within its own `max_rank`.
-        work: what a round asks of it, for its own number of training texts: fewest and most local steps, for instance.
+        work: what a round asks of it, for its own number of training texts: fewest and most local
+            steps, for instance.
         spec: digest of base and adapter layout.
         shapes: (m, n) of each adapted module.
         heads: shape of each tensor of the head.
@@ -78,7 +86,9 @@ class Agreement:
         return 1 + others + int(self.distils)
 
 
-def build_agreement(federation: Federation, profile: ParticipantProfile, context: ModelContext) -> Agreement:
+def build_agreement(
+    federation: Federation, profile: ParticipantProfile, context: ModelContext
+) -> Agreement:
     """Derive the bounds of one participant.
 
     Args:
@@ -87,7 +97,9 @@ def build_agreement(federation: Federation, profile: ParticipantProfile, context
         context: its base with the agreed layout, and the agreed pieces.
     """
     config, adapted = federation.part(federation.base_of(profile.name)), context.adapted
-    index = next(i for i, entry in enumerate(federation.participants, 1) if entry.name == profile.name)
+    index = next(
+        i for i, entry in enumerate(federation.participants, 1) if entry.name == profile.name
+    )
     work = build_workload(context, profile, full_steps(config, profile.batches["train"]))
     most = profile.hardware.max_rank
     taught = 0 if federation.distil is None else federation.distil.rank or 0
@@ -108,7 +120,8 @@ def build_agreement(federation: Federation, profile: ParticipantProfile, context
 def check_task(task: Message, agreed: Agreement) -> None:
     """Compare a request with what was agreed.
 
-    Raises AgreementError, which names the first key that departs; in masked rounds ProtectionError for an open answer that is asked for.
+    Raises AgreementError, which names the first key that departs; in masked rounds ProtectionError
+    for an open answer that is asked for.
     """
     masked = agreed.config.privacy.mode == "masked"
     if not isinstance(task, SumRequest):
@@ -124,7 +137,10 @@ def check_task(task: Message, agreed: Agreement) -> None:
 
 
 def check_work(task: Message, agreed: Agreement) -> None:
-    """Compare a request for work, which came alone or within a secure sum. Raises AgreementError as `check_task` does."""
+    """Compare a request for work, which came alone or within a secure sum.
+
+    Raises AgreementError as `check_task` does.
+    """
     kind = kind_of(task)
     if not isinstance(task, DescribeRequest | TrainRequest | EvaluateRequest | PersonaliseRequest):
         raise departure(kind, "a request of this kind", "none")
@@ -132,7 +148,9 @@ def check_work(task: Message, agreed: Agreement) -> None:
     if isinstance(task, TrainRequest):
         _check_train(task, agreed)
         return
-    last = agreed.rounds + (agreed.config.gate.interpolate if isinstance(task, EvaluateRequest) else 0)
+    last = agreed.rounds + (
+        agreed.config.gate.interpolate if isinstance(task, EvaluateRequest) else 0
+    )
     _between(f"{kind}.round", task.round, 0, last)
     if isinstance(task, EvaluateRequest):
         _equal("evaluate.hours", len(task.hours), 0)
@@ -153,16 +171,19 @@ def departure(key: str, asked: Any, agreed: str) -> AgreementError:
 
 @dataclass
 class Asked:
-    """What one round has been asked with so far, so that the same round cannot be asked with ever other content.
+    """What one round has been asked with so far, so that the same round cannot be asked with ever
+    other content.
 
-    models: by round, the shared model, rank and steps that were trained with. variants: what else differed, by kind and round.
+    models: by round, the shared model, rank and steps that were trained with. variants: what else
+        differed, by kind and round.
     """
 
     models: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     variants: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
     def check_trained(self, task: TrainRequest, model: str, gradient: str) -> None:
-        """Raise AgreementError where this round was trained with another shared model, rank or number of steps.
+        """Raise AgreementError where this round was trained with another shared model, rank or
+        number of steps.
 
         Args:
             task: the request.
@@ -176,7 +197,9 @@ class Asked:
         self.models[task.round] = now
 
     def check_look(self, round_: int, content: str, agreed: Agreement) -> None:
-        """Raise AgreementError where validation data would score more models of one round than agreed. content: a digest."""
+        """Raise AgreementError where validation data would score more models of one round than
+        agreed. content: a digest.
+        """
         self._note("evaluate", round_, content, REPEATS * agreed.looks(round_), "looks")
 
     def _note(self, kind: str, round_: int, content: str, most: int, key: str) -> None:
@@ -190,7 +213,9 @@ def _check_train(task: TrainRequest, agreed: Agreement) -> None:
     train, pieces = agreed.config.train, agreed.algorithm
     _between("train.round", task.round, agreed.first + 1, agreed.rounds)
     _check_part("train", task.rank, task.steps, agreed)
-    rate = round_rate(task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate)
+    rate = round_rate(
+        task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate
+    )
     _near("train.learning_rate", task.learning_rate, rate)
     _equal("train.seed", task.seed, derive(agreed.config.seed, "train", task.round, agreed.index))
     _equal("train.layout", task.layout, pieces.reduce.layout)
@@ -200,7 +225,9 @@ def _check_train(task: TrainRequest, agreed: Agreement) -> None:
     _equal("train.upload", task.upload, pieces.upload.name)
     _same_table("train.upload_settings", task.upload_settings, pieces.upload.settings)
     _equal("train.feedback", task.feedback, pieces.feedback)
-    _between("train.memory_round", task.memory_round, 0, 0 if pieces.feedback is None else task.round - 1)
+    _between(
+        "train.memory_round", task.memory_round, 0, 0 if pieces.feedback is None else task.round - 1
+    )
     _same_table("train.terms", task.terms, pieces.local.terms_of(agreed.index))
     _equal("train.method", task.method, pieces.local.method_name)
     _same_table("train.method_settings", task.method_settings, pieces.local.method_settings)
@@ -226,8 +253,12 @@ def _check_part(kind: str, rank: int, steps: int, agreed: Agreement) -> None:
 
 
 def _check_budget(kind: str, budget: Mapping[str, float], agreed: Agreement) -> None:
-    """Compare a share of the federation's budget with the whole; bytes are bounded at the coordinator alone."""
-    limits = {key: limit for key, limit in agreed.config.budget.limits().items() if key != "megabytes"}
+    """Compare a share of the federation's budget with the whole; bytes are bounded at the
+    coordinator alone.
+    """
+    limits = {
+        key: limit for key, limit in agreed.config.budget.limits().items() if key != "megabytes"
+    }
     for key in sorted(budget.keys() | limits.keys()):
         if key not in limits:
             raise departure(f"{kind}.budget.{key[:LONGEST]}", budget[key], "none")

@@ -1,6 +1,6 @@
-"""A participant without its coordinator: outside its own hours, or because the coordinator is gone."""
-
-from __future__ import annotations
+"""A participant without its coordinator: outside its own hours, or because the coordinator is
+gone.
+"""
 
 import time
 from datetime import datetime
@@ -16,14 +16,21 @@ from tequio.planning.schedule import is_open, next_opening, parse_window
 GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
 
 
-def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None) -> str:
-    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of its electricity's carbon."""
+def closed(
+    schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None
+) -> str:
+    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of
+    its electricity's carbon.
+    """
     if schedule is None:
         return ""
     if is_open(window := parse_window(schedule.hours), schedule.days, now):
         return _waiting_for_green(schedule, now.astimezone(), forecast)
     opens = next_opening(window, schedule.days, now)
-    return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
+    return (
+        f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, "
+        "local time."
+    )
 
 
 def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Intensity | None) -> str:
@@ -33,12 +40,21 @@ def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Inten
     green, opens = greenest_of_day(slots, now, schedule.greenest_hours)
     if green:
         return ""
-    until = "the next day" if opens is None else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
-    return f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected until {until}."
+    until = (
+        "the next day"
+        if opens is None
+        else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
+    )
+    return (
+        f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected "
+        f"until {until}."
+    )
 
 
 def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> EventHandler:
-    """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a personal model can be made alone."""
+    """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a
+    personal model can be made alone.
+    """
     lost: float | None = None
     said = False
 
@@ -50,7 +66,10 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
             lost = (time.monotonic() if lost is None else lost) if gone else None
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
-            words = f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
+            words = (
+                f"No connection for {duration(after)}. It is tried for ever; the federation "
+                "may be over. "
+            )
             words += f"For a personal model now, stop this, and: tequio island {folder}"
             tell(words, "coordinator-gone", "warning")
 

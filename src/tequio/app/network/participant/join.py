@@ -1,4 +1,5 @@
-"""Joining a federation: what an invitation and a participant's own file come to, what will leave the machine, and the folder made.
+"""Joining a federation: what an invitation and a participant's own file come to, what will leave
+the machine, and the folder made.
 
 key.pem          this participant's key; never leaves
 identity.json    where the coordinator is, our number there, which key is ours, and the digest of federation.toml
@@ -8,8 +9,6 @@ files.json       which files it names that are opened here, and the digest that 
 participant.toml where your own file is
 run/             personal model, own ledger, reports; made by `tequio participate`
 """
-
-from __future__ import annotations
 
 import json
 from dataclasses import dataclass
@@ -22,7 +21,13 @@ from tequio.app.assembly.masked import check_least_mode, check_masked
 from tequio.app.models.trial import try_at_home
 from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
-from tequio.config import Federation, ParticipantFile, federation_of_text, load_federation, load_participant
+from tequio.config import (
+    Federation,
+    ParticipantFile,
+    federation_of_text,
+    load_federation,
+    load_participant,
+)
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.texts.words import refusal
@@ -39,7 +44,10 @@ SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything checked, nothing written or sent yet. `leaves`: lines for a person, what will leave this machine."""
+    """Everything checked, nothing written or sent yet.
+
+    `leaves`: lines for a person, what will leave this machine.
+    """
 
     invitation: Invitation
     config: Federation
@@ -49,9 +57,11 @@ class Ready:
 
 
 def prepare(invitation: Path, participant: Path) -> Ready:
-    """Read everything that will be needed: a token enrols one key, once, so it is not spent where the data cannot be used.
+    """Read everything that will be needed: a token enrols one key, once, so it is not spent where
+    the data cannot be used.
 
-    Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is only asked whether it is there.
+    Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is
+    only asked whether it is there.
     """
     asked, whole, file = _read(invitation, participant)
     base = whole.base_of(asked.name)
@@ -59,11 +69,15 @@ def prepare(invitation: Path, participant: Path) -> Ready:
     chosen = lines(config, base, asked.files)
     read_splits(config, file)
     reach(asked.address, asked.authority)
-    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file, chosen)))
+    return Ready(
+        asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file, chosen))
+    )
 
 
 def try_before(invitation: Path, participant: Path, source: Path) -> dict[str, Any]:
-    """Try an earlier shared model on this participant's own data. Nobody is connected to, and nothing is written.
+    """Try an earlier shared model on this participant's own data.
+
+    Nobody is connected to, and nothing is written.
 
     Args:
         invitation: of the federation that may be joined.
@@ -81,12 +95,17 @@ def try_before(invitation: Path, participant: Path, source: Path) -> dict[str, A
     config = whole.part(base)
     check_agreed(config, base, asked.files, file.base is not None, begun=False)
     if file.base is not None:
-        config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
+        config = config.model_copy(
+            update={"base": config.base.model_copy(update={"model": str(file.base)})}
+        )
     return try_at_home(config, file, source, base)
 
 
 def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, ParticipantFile]:
-    """Read the invitation, the federation in it, and the participant's file. Raises ConfigError where they do not fit."""
+    """Read the invitation, the federation in it, and the participant's file.
+
+    Raises ConfigError where they do not fit.
+    """
     asked = read_invitation(invitation)
     config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
     if asked.name not in {entry.name for entry in config.participants}:
@@ -100,9 +119,12 @@ def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, 
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
-    """Make the key, enrol it, write the folder. A folder that joined before can join anew with a new invitation: its run goes on.
+    """Make the key, enrol it, write the folder.
 
-    Where no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if refused; then nothing is left behind.
+    A folder that joined before can join anew with a new invitation: its run goes on.
+
+    Where no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if
+    refused; then nothing is left behind.
     """
     asked, before = ready.invitation, _before(ready.invitation, out)
     key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
@@ -119,19 +141,32 @@ def join_federation(ready: Ready, out: Path) -> Path:
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
     folder.write_atomic(FILES, json.dumps(dict(asked.files), indent=1).encode())
-    identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
+    identity = {
+        "name": asked.name,
+        "address": asked.address,
+        "node": str(node),
+        "participant": str(ready.path),
+    }
     identity |= {"key": key, "invitation": token_hash(asked.token), "federation": asked.digest}
-    folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
+    folder.write_atomic(
+        IDENTITY, json.dumps(identity, indent=1).encode()
+    )  # last: from here on the new key counts
     (out / (KEY if key == SECOND_KEY else SECOND_KEY)).unlink(missing_ok=True)
     return out
 
 
 def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
-    """Who this folder was so far. Raises ConfigError where this invitation is none to join anew with."""
+    """Who this folder was so far.
+
+    Raises ConfigError where this invitation is none to join anew with.
+    """
     if not (out / IDENTITY).exists():
         return None
     before = read_identity(out)
-    if before["name"] != asked.name or (out / FEDERATION).read_text(encoding="utf-8") != asked.federation:
+    if (
+        before["name"] != asked.name
+        or (out / FEDERATION).read_text(encoding="utf-8") != asked.federation
+    ):
         raise refusal(ConfigError, "folder-of-another", folder=out, name=before["name"])
     if before.get("invitation", token_hash(asked.token)) == token_hash(asked.token):
         raise refusal(ConfigError, "joined-already", folder=out)
@@ -151,7 +186,10 @@ def read_identity(folder: Path) -> dict[str, str]:
 
 
 def read_agreed(folder: Path) -> Federation:
-    """Return federation.toml as this folder joined it. Raises ConfigError where the file was changed since."""
+    """Return federation.toml as this folder joined it.
+
+    Raises ConfigError where the file was changed since.
+    """
     path, said = folder / FEDERATION, read_identity(folder).get("federation")
     if said is not None and path.is_file() and digest(path.read_bytes()) != said:
         raise refusal(ConfigError, "agreed-text-changed", path=path)
@@ -159,13 +197,19 @@ def read_agreed(folder: Path) -> Federation:
 
 
 def agreed_digest(folder: Path) -> str:
-    """Return the digest of federation.toml as this folder joined it. Raises ConfigError where the file was changed since."""
+    """Return the digest of federation.toml as this folder joined it.
+
+    Raises ConfigError where the file was changed since.
+    """
     read_agreed(folder)
     return digest((folder / FEDERATION).read_bytes())
 
 
 def read_authority(folder: Path) -> str:
-    """authority.pem, the certificate that the coordinator must show. Raises NetworkError where there is none in it."""
+    """authority.pem, the certificate that the coordinator must show.
+
+    Raises NetworkError where there is none in it.
+    """
     path = folder / AUTHORITY
     try:
         read_certificate(path)
@@ -175,7 +219,11 @@ def read_authority(folder: Path) -> str:
 
 
 def _accounts(file: ParticipantFile) -> str:
-    carbon = "the carbon intensity of your electricity" if file.energy.tell else "no carbon ([energy] tell = false)"
+    carbon = (
+        "the carbon intensity of your electricity"
+        if file.energy.tell
+        else "no carbon ([energy] tell = false)"
+    )
     money = "what the work cost you" if file.money is not None and file.money.tell else "no money"
     return f"{carbon}; {money}."
 
@@ -189,40 +237,56 @@ def _paths(file: ParticipantFile) -> str:
 def _opened(chosen: list[str]) -> list[str]:
     if not chosen:
         return ["federation.toml names no other file of this machine, so none is opened."]
-    head = "federation.toml names files that are opened here, each only where it has this digest, which is the coordinator's:"
+    head = (
+        "federation.toml names files that are opened here, each only where it has this digest, "
+        "which is the coordinator's:"
+    )
     return [head, *(f"  - {line}" for line in chosen)]
 
 
-def _leaves(asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]) -> list[str]:
+def _leaves(
+    asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]
+) -> list[str]:
     masked = config.privacy.mode == "masked"
     return [
-        f"Federation {config.name}, at {asked.address} (its certificate is the one in your invitation).",
-        f"Base model {config.base.model}, licence {config.base.licence}. federation.toml has digest {asked.digest[:16]}….",
+        f"Federation {config.name}, at {asked.address} (its certificate is the one in your "
+        "invitation).",
+        f"Base model {config.base.model}, licence {config.base.licence}. federation.toml has "
+        f"digest {asked.digest[:16]}….",
         "",
         "What will leave this machine:",
         *(_masked_figures(config) if masked else _open_figures(config)),
-        "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your data;",
+        "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your "
+        "data;",
         "  - what participant.toml says of your hardware, licence and consent; energy and time;",
         f"  - {_accounts(file)}",
-        "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
+        "What will not: texts, labels or losses of single examples, your personal model, paths, "
+        "your key.",
         f"Your data: {_paths(file)}. Nobody else reads them.",
         *_opened(chosen),
         *(MASKED if masked else OPEN),
     ]
 
 
-OPEN = ("The coordinator sees each of your updates, and an update can tell something about the data it was made from.",)
+OPEN = (
+    "The coordinator sees each of your updates, and an update can tell something about the data it "
+    "was made from.",
+)
 MASKED = (
-    "The coordinator learns sums over the participants of a round, and a sum can tell something about the data too.",
-    "The other participants' keys come from the coordinator, and are pinned here in the first round: a coordinator that lies then",
-    "can read your update. `tequio members FOLDER` shows a fingerprint: compare it with the other participants by another channel.",
+    "The coordinator learns sums over the participants of a round, and a sum can tell something "
+    "about the data too.",
+    "The other participants' keys come from the coordinator, and are pinned here in the first "
+    "round: a coordinator that lies then",
+    "can read your update. `tequio members FOLDER` shows a fingerprint: compare it with the other "
+    "participants by another channel.",
 )
 
 
 def _open_figures(config: Federation) -> list[str]:
     """Return lines on what the coordinator reads of each participant."""
     return [
-        f"  - the changes that your data make to the model ({_trained(config)}), after each of {config.train.rounds} rounds at most;",
+        f"  - the changes that your data make to the model ({_trained(config)}), after each of "
+        f"{config.train.rounds} rounds at most;",
         "  - means over your validation and test data: loss, accuracy; of your personal model too;",
     ]
 
@@ -230,9 +294,12 @@ def _open_figures(config: Federation) -> list[str]:
 def _masked_figures(config: Federation) -> list[str]:
     """Return lines on what leaves under masks, and what leaves as it is."""
     return [
-        f"  - under masks, which only a sum over {LEAST_MEMBERS} participants or more takes away: the changes that your data make to the",
-        f"    model ({_trained(config)}), and means over your validation data, in each of {config.train.rounds} rounds at most;",
-        "  - as they are: means over the validation and test data of your personal model and its rivals: loss, accuracy;",
+        f"  - under masks, which only a sum over {LEAST_MEMBERS} participants or more takes away: "
+        "the changes that your data make to the",
+        f"    model ({_trained(config)}), and means over your validation data, in each of "
+        f"{config.train.rounds} rounds at most;",
+        "  - as they are: means over the validation and test data of your personal model and its "
+        "rivals: loss, accuracy;",
     ]
 
 

@@ -1,9 +1,9 @@
-"""Leaving a federation: the coordinator is told, if it can be reached, and what is ours is put into one folder that needs nobody.
+"""Leaving a federation: the coordinator is told, if it can be reached, and what is ours is put into
+one folder that needs nobody.
 
-The bundle is a run of its own: `tequio verify`, `predict`, `export` and `report` work on it. No key, token, salt or data are in it.
+The bundle is a run of its own: `tequio verify`, `predict`, `export` and `report` work on it. No
+key, token, salt or data are in it.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -36,10 +36,15 @@ Emissions = Callable[[Path], Mapping[str, Any]]
 """Of a run's folder: the field `co2_eq_emissions` of a model card."""
 
 
-def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None = None) -> dict[str, Any]:
-    """Tell the coordinator, and write the bundle; nothing of the folder is lost. `told`: whether the coordinator took it, else `why`.
+def leave_federation(
+    folder: Path, out: Path | None, emissions: Emissions | None = None
+) -> dict[str, Any]:
+    """Tell the coordinator, and write the bundle; nothing of the folder is lost.
 
-    emissions: for the adapters' model cards, asked of the run, whose account book stays behind; None: no cards.
+    `told`: whether the coordinator took it, else `why`.
+
+    emissions: for the adapters' model cards, asked of the run, whose account book stays behind;
+        None: no cards.
     Raises ConfigError if the bundle's folder is in use, RunBusy while `tequio participate` runs.
     """
     identity, run, bundle = read_identity(folder), folder / RUN, out or folder / BUNDLE
@@ -64,7 +69,9 @@ def _tell(folder: Path, identity: dict[str, str]) -> str:
     """Nothing where the coordinator took it, else why not."""
     try:
         key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
-        return take_leave(identity["address"], authority, leave_request(key, identity["name"], identity["node"]))
+        return take_leave(
+            identity["address"], authority, leave_request(key, identity["name"], identity["node"])
+        )
     except NetworkError as error:
         return str(error)
 
@@ -87,7 +94,12 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)
     if not found["ok"]:
-        raise refusal(LedgerCorrupt, "records-damaged", place=str(run), why=str(found["problems"][0]).rstrip("."))
+        raise refusal(
+            LedgerCorrupt,
+            "records-damaged",
+            place=str(run),
+            why=str(found["problems"][0]).rstrip("."),
+        )
     if bundle.exists():
         bundle.rmdir()
     os.replace(fresh, bundle)
@@ -97,7 +109,11 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
 def _readme(name: str, models: list[str]) -> str:
     """How to go on alone, in plain words, English and Spanish."""
     whose = name if name in models or not models else models[0]
-    return TEXT.replace("MODELS", ", ".join(models) or "–").replace("WHOSE", whose).replace("NAME", name)
+    return (
+        TEXT.replace("MODELS", ", ".join(models) or "–")
+        .replace("WHOSE", whose)
+        .replace("NAME", name)
+    )
 
 
 TEXT = """\

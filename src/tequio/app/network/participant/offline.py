@@ -1,9 +1,9 @@
-"""Going on alone: a personal model from the last shared model known and one's own data, with no network and no coordinator.
+"""Going on alone: a personal model from the last shared model known and one's own data, with no
+network and no coordinator.
 
-It is recorded in the participant's own ledger. Cut off anywhere, nothing half-made counts: the same command begins again and ends the same.
+It is recorded in the participant's own ledger. Cut off anywhere, nothing half-made counts: the same
+command begins again and ends the same.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +25,14 @@ from tequio.planning.allocation import Assignment, allocate
 
 
 def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, Any]:
-    """Make it, or tell the one that is made. Raises ConfigError if the folder did not join, RunError if its data changed since."""
+    """Make it, or tell the one that is made.
+
+    Raises ConfigError if the folder did not join, RunError if its data changed since.
+    """
     identity = read_identity(folder)
-    with open_participant(folder, load_participant(Path(identity["participant"]), identity["name"]), log) as resident:
+    with open_participant(
+        folder, load_participant(Path(identity["participant"]), identity["name"]), log
+    ) as resident:
         found = load_shared(resident.folder, resident.ledger)
         model, record = found or (zero(resident.node.adapted.spec), {})
         begun = {"round": int(record.get("round", 0)), "digest": digest_update(model)}
@@ -38,20 +43,39 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
         if federated is not None:  # made from the last shared model there will be
             done = federated
         elif done is None or done["begun"] != begun:
-            said = f"the shared model of round {begun['round']}" if found else "the base: no shared model is known here"
+            said = (
+                f"the shared model of round {begun['round']}"
+                if found
+                else "the base: no shared model is known here"
+            )
             log(f"making a personal model from {said}")
             given = _given(resident, dict(record))
             rule = recorded_rule(recorded_header(resident.ledger, resident.folder))
             texts, name = len(resident.node.data.train), resident.node.name
             settings = personal_settings(resident.config, texts, name, given, rule)
-            done = save_alone(resident.folder, resident.ledger, personalise(resident.node, model, settings), begun)
+            done = save_alone(
+                resident.folder, resident.ledger, personalise(resident.node, model, settings), begun
+            )
         test = done["test"]
-    return {"name": identity["name"], "run": str(folder / RUN), "chosen": done["chosen"], "from": begun, "test": test}
+    return {
+        "name": identity["name"],
+        "run": str(folder / RUN),
+        "chosen": done["chosen"],
+        "from": begun,
+        "test": test,
+    }
 
 
 def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
-    """Rank and steps of a round: those that the coordinator gave, else what the own hardware allows."""
+    """Rank and steps of a round: those that the coordinator gave, else what the own hardware
+    allows.
+    """
     if "rank" in record and "steps" in record:
         return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
-    adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
-    return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), resident.agreed.work)
+    adapted, said = (
+        resident.node.adapted,
+        ParticipantProfile.of(resident.node.name, resident.facts["told"]),
+    )
+    return allocate(
+        build_hardware(said.name, said.hardware, said.speed, adapted.full), resident.agreed.work
+    )

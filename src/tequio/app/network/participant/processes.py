@@ -1,6 +1,6 @@
-"""The processes of one participant: what each of them loads, and what those do that do not speak with the coordinator."""
-
-from __future__ import annotations
+"""The processes of one participant: what each of them loads, and what those do that do not speak
+with the coordinator.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,8 +29,12 @@ from tequio.participant.splits import Splits
 from tequio.planning.allocation import Assignment
 
 
-def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
-    """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
+def own_settings(
+    config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE
+) -> Settings:
+    """How a participant makes its personal model, asked by this task; rule: by which its own record
+    says that it chooses.
+    """
     given = Assignment(task.rank, task.steps, None, Reason("as-asked"))
     return personal_settings(config, len(node.data.train), node.name, given, rule)
 
@@ -41,7 +45,8 @@ def check_together(config: Federation, file: ParticipantFile, together: ProcessG
     found = {
         "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
         "team-full": several and file.team.shard_base and config.adapter.kind == "full",
-        "team-terms": several and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
+        "team-terms": several
+        and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
     }
     refuse_first(ConfigError, found, name=file.name, processes=together.size)
 
@@ -54,20 +59,28 @@ def loaded(
     recorded = None if header is None else recorded_bases(header)[MAIN]
     base = whole.base_of(file.name)
     config = whole.part(base)
-    check_agreed(config, base, read_agreed_files(folder), file.base is not None, recorded is not None)
+    check_agreed(
+        config, base, read_agreed_files(folder), file.base is not None, recorded is not None
+    )
     if file.base is not None:
-        config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
+        config = config.model_copy(
+            update={"base": config.base.model_copy(update={"model": str(file.base)})}
+        )
     check_together(config, file, together)
     splits = read_splits(config, file)
     among = together if file.team.shard_base else ALONE
     context = build_model_context(config, {file.name: file}, among, recorded)
-    node = build_node(context, file, splits, build_public_text(context, public_examples(config), None))
+    node = build_node(
+        context, file, splits, build_public_text(context, public_examples(config), None)
+    )
     return config, splits, context, replace(node, together=together)
 
 
 @dataclass(frozen=True)
 class Follower:
-    """One of several processes that train together, but the first: it answers nobody, and keeps nothing."""
+    """One of several processes that train together, but the first: it answers nobody, and keeps
+    nothing.
+    """
 
     folder: Path
     config: Federation
@@ -83,17 +96,24 @@ class Follower:
 
     def personalise(self, task: PersonaliseRequest) -> Reply:
         """Take part in making the personal model."""
-        rule = recorded_rule(begun_header(self.folder / RUN) or {})  # the first process began the record
+        rule = recorded_rule(
+            begun_header(self.folder / RUN) or {}
+        )  # the first process began the record
         personalise(self.node, task.held, own_settings(self.config, self.node, task, rule))
         return Reply(task.round, task.index, task.name)
 
 
 def follow(folder: Path, together: ProcessGroup) -> None:
-    """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
+    """Be one of several processes: take part in each task that the first one hands on, and keep
+    nothing.
+    """
     file = load_participant(Path(read_identity(folder)["participant"]))
     config, _, context, node = loaded(folder, file, together)
-    # by the file alone: the first process has compared with what it told, and all must go the same way
-    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context)
+    # by the file alone: the first process has compared with what it told, and all must go the same
+    # way
+    agreed = build_agreement(
+        read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context
+    )
     probe = probing(node)
     while data := together.hand_on():
         if data == PROBE:

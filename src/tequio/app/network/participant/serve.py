@@ -1,10 +1,11 @@
-"""A participant at its own machine: its data and model wired once, the coordinator's tasks answered, its personal model made and kept here.
+"""A participant at its own machine: its data and model wired once, the coordinator's tasks
+answered, its personal model made and kept here.
 
-What leaves are updates, means and counts. The data, the paths of their files and the personal model stay in the participant's folder,
-which is a run of its own: `tequio verify`, `predict` and `export` work on it, with no network at all.
+What leaves are updates, means and counts. The data, the paths of their files and the personal model
+stay in the participant's folder,
+which is a run of its own: `tequio verify`, `predict` and `export` work on it, with no network at
+    all.
 """
-
-from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,30 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
-from tequio.app.network.participant.join import KEY, agreed_digest, read_agreed, read_authority, read_identity
+from tequio.app.network.participant.join import (
+    KEY,
+    agreed_digest,
+    read_agreed,
+    read_authority,
+    read_identity,
+)
 from tequio.app.network.participant.processes import loaded, own_settings
 from tequio.app.network.participant.sums import SumService
-from tequio.app.run_files import SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
-from tequio.app.saved_models import keep_personal, keep_received, received_before, recorded_personal, sent_with
+from tequio.app.run_files import (
+    SHARED_FILE,
+    recorded_header,
+    recorded_rule,
+    salt_file,
+    save,
+    unbroken,
+)
+from tequio.app.saved_models import (
+    keep_personal,
+    keep_received,
+    received_before,
+    recorded_personal,
+    sent_with,
+)
 from tequio.config import MAIN, Federation, ParticipantFile, load_participant
 from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
@@ -64,7 +84,8 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
-LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
+# seconds after the coordinator has confirmed the personal model, in which it can be asked for again
+LINGER = 5.0
 DELIVERED = "delivered"  # the record of that
 ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
 UNTOLD = Reason("own-budget-private").as_record()  # what the coordinator hears of what that cut
@@ -76,11 +97,14 @@ NOT_MINE = "The request is for another participant. Look at who was invited with
 
 @dataclass(frozen=True)
 class ParticipantService:
-    """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
+    """What answers: the node, what this participant says of itself (`facts`), its folder and its
+    own ledger.
 
-    agreed: the bounds of each request, and asked: what came so far. Both are of the folder's federation.toml.
+    agreed: the bounds of each request, and asked: what came so far. Both are of the folder's
+        federation.toml.
     sums: its side of masked rounds; None in open ones.
-    last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
+    last: digest of the last task that was done, and the reply; asked the same again, it is not done
+        again.
     """
 
     config: Federation
@@ -97,8 +121,8 @@ class ParticipantService:
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
         """One message in, one out.
 
-        A request that cannot be read or done, or that departs from what was agreed, comes back as a Failure; for the first and the last
-        nothing is done.
+        A request that cannot be read or done, or that departs from what was agreed, comes back as a
+        Failure; for the first and the last nothing is done.
         """
         if (again := self.last.get(digest(data))) is not None:
             return again
@@ -109,36 +133,58 @@ class ParticipantService:
         if isinstance(task, Reply | Failure):
             return _refuse_unread(UNREADABLE, "A reply came where a task was expected.", log)
         if task.name != self.node.name:
-            return _refuse_unread(NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log)
+            return _refuse_unread(
+                NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log
+            )
         kind = kind_of(task)
         words = f"secure sum, {task.purpose}: {task.step}" if isinstance(task, SumRequest) else kind
         log(f"round {task.round}: {words}", "task", kind=kind, round=task.round, stage=kind)
         try:
             check_task(task, self.agreed)
             self._share(task, data)
-            reply = pack_message(self._add_up(task, log) if isinstance(task, SumRequest) else answer(self, task))
+            reply = pack_message(
+                self._add_up(task, log) if isinstance(task, SumRequest) else answer(self, task)
+            )
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
         except (AgreementError, ProtectionError) as error:
             failure = Failure.of(task, error)
-            log(f"Refused: {error}", "departed", "error", kind=kind, round=task.round, error=failure.error)
+            log(
+                f"Refused: {error}",
+                "departed",
+                "error",
+                kind=kind,
+                round=task.round,
+                error=failure.error,
+            )
             return pack_message(failure)
         except (TrainingError, UpdateError) as error:
             failure = Failure.of(task, error)
         except ValueError:  # a number that JSON has no word for
             failure = Failure.of(task, refusal(TrainingError, "result-not-finite"))
-        log(split_words(failure.message)[0], "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+        log(
+            split_words(failure.message)[0],
+            "task-failed",
+            "error",
+            kind=kind,
+            round=task.round,
+            error=failure.error,
+        )
         return pack_message(failure)
 
     def _share(self, task: Message, data: bytes) -> None:
-        """Have the other processes take part, once nothing that only this one keeps can stop it: they could not be called back."""
+        """Have the other processes take part, once nothing that only this one keeps can stop it:
+        they could not be called back.
+        """
         if isinstance(task, EvaluateRequest):
             self.asked.check_look(task.round, digest(data), self.agreed)
         if isinstance(task, TrainRequest):
             model = sent_with(task, self.node.adapted.scale)
             named = digest_update(model)
-            self.asked.check_trained(task, named, digest_update(task.gradient) if task.gradient else "")
+            self.asked.check_trained(
+                task, named, digest_update(task.gradient) if task.gradient else ""
+            )
             keep_received(self.folder, self.ledger, task, model, named)
             if task.feedback is not None and self.node.together.size > 1:
                 self._memory().load(task.memory_round, self.node.adapted.spec, task.name)
@@ -182,27 +228,43 @@ class ParticipantService:
         return 0 if entry is None else int(entry.body["round"])
 
     def personalise(self, task: PersonaliseRequest) -> Reply:
-        """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
+        """Make and keep the personal model; only means of it are told, and digests.
+
+        Asked again, the first outcome is told.
+        """
         body = self._personal()
         if body is None:
             rule = recorded_rule(recorded_header(self.ledger, self.folder))
-            made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
+            made = personalise(
+                self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget
+            )
             save(self.folder, SHARED_FILE, task.held)
             record = keep_personal(self.folder, made)
-            shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
+            shared = {
+                "round": task.round,
+                "alpha": 1.0,
+                "points": [],
+                "digest": digest_update(task.held),
+            }
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
             body = self.ledger.append("personal", record).body
         disclosed = dict(body)
         if "general" in disclosed:  # the digest of what only this participant needs stays here
-            disclosed["general"] = {k: v for k, v in disclosed["general"].items() if k not in ("digest", "file")}
-        if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
+            disclosed["general"] = {
+                k: v for k, v in disclosed["general"].items() if k not in ("digest", "file")
+            }
+        if (
+            "cut" in disclosed and self.node.books.limits
+        ):  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
 
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What trains and evaluates for a secure sum: the whole of a participant, with its other processes."""
+    """What trains and evaluates for a secure sum: the whole of a participant, with its other
+    processes.
+    """
 
     service: ParticipantService
 
@@ -227,12 +289,16 @@ class SharedWork:
 
 
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
-    """Log why no work is done for a message, and answer in fixed words, so that the coordinator does not send it again."""
+    """Log why no work is done for a message, and answer in fixed words, so that the coordinator
+    does not send it again.
+    """
     log(f"refused a message: {one_line(why)}", "message-refused", "warning")
     return pack_message(unread_request(answered))
 
 
-def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALONE) -> dict[str, Any]:
+def serve_participant(
+    folder: Path, health: Health, together: ProcessGroup = ALONE
+) -> dict[str, Any]:
     """Take part until the personal model is made; what happens is told to `health`.
 
     Raises ConfigError if the folder did not join, RunError if the data changed since.
@@ -241,7 +307,9 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
     identity = read_identity(folder)
     name, own_file = identity["name"], Path(identity["participant"])
     if "left" in identity:
-        raise refusal(ConfigError, "left-already", name=name, when=identity["left"], folder=str(folder))
+        raise refusal(
+            ConfigError, "left-already", name=name, when=identity["left"], folder=str(folder)
+        )
     key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
     who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
@@ -269,13 +337,17 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
 
 
 class Ending:
-    """When a participant's work is over: some seconds after the coordinator has confirmed that it recorded this personal model.
+    """When a participant's work is over: some seconds after the coordinator has confirmed that it
+    recorded this personal model.
 
-    That an answer was sent is no such word: a coordinator that is killed then has not recorded it, and asks again when it is started.
-    Until then a coordinator that is away is tried again and again, however long.
+    That an answer was sent is no such word: a coordinator that is killed then has not recorded it,
+    and asks again when it is started. Until then a coordinator that is away is tried again and
+    again, however long.
     """
 
-    def __init__(self, ledger: Ledger, stop: Event, passed_on: EventHandler, linger: float = LINGER) -> None:
+    def __init__(
+        self, ledger: Ledger, stop: Event, passed_on: EventHandler, linger: float = LINGER
+    ) -> None:
         self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
         if ledger.last(DELIVERED) is not None:
             self._soon()
@@ -293,7 +365,10 @@ class Ending:
         if event == "disconnected":
             return "; the personal model is made, but the coordinator has not heard of it"
         if event == "over":
-            return "; it did not confirm that it recorded the personal model, which lies here all the same"
+            return (
+                "; it did not confirm that it recorded the personal model, which lies here all "
+                "the same"
+            )
         if fields.get("digest") == made["digest"]:
             self._ledger.append(DELIVERED, {})
             self._soon()
@@ -309,7 +384,9 @@ class Ending:
 def open_participant(
     folder: Path, file: ParticipantFile, log: Callable[[str], None], together: ProcessGroup = ALONE
 ) -> Iterator[ParticipantService]:
-    """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
+    """Everything loaded, once for the life of the process; the run's folder is ours alone
+    meanwhile.
+    """
     log("reading data and base model")
     config, splits, context, node = loaded(folder, file, together)
     whole = read_agreed(folder)
@@ -328,28 +405,54 @@ def open_participant(
                 if differences := encoding_changed(config.task.kind, recorded):
                     raise refusal(RunError, "run-changed", path=folder, differences=differences[0])
                 salt = (run / salt_file(file.name)).read_text()
-                if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
+                if (
+                    digest_json([salt, splits.digest()]) != facts["commitment"]
+                    or facts["spec"] != context.adapted.spec
+                ):
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
-                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
+                agreed = build_agreement(
+                    whole, ParticipantProfile.of(file.name, facts["told"]), context
+                )
                 asked = Asked(received_before(ledger))
                 sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
-                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked, sums)
+                yield ParticipantService(
+                    config, file, node, facts, place, ledger, agreed, asked, sums
+                )
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
         said = build_profile(node, file, splits)
-        facts = {"spec": context.adapted.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
-        row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
-        header = build_header(config, context.adapted, [row]) | {"simulation": False, "provenance": [], "facts": facts}
+        facts = {
+            "spec": context.adapted.spec,
+            "told": said.facts(),
+            "commitment": digest_json([salt, splits.digest()]),
+        }
+        row = {
+            "name": file.name,
+            "hardware": said.facts()["hardware"],
+            "data": said.data,
+            "batches": said.batches,
+        }
+        header = build_header(config, context.adapted, [row]) | {
+            "simulation": False,
+            "provenance": [],
+            "facts": facts,
+        }
         with begin_record(place, header, {MAIN: context.adapted}) as ledger:
             agreed = build_agreement(whole, said, context)
             sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
-            yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked(), sums)
+            yield ParticipantService(
+                config, file, node, facts, place, ledger, agreed, Asked(), sums
+            )
 
 
-def _sum_service(folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float) -> SumService | None:
+def _sum_service(
+    folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float
+) -> SumService | None:
     if whole.privacy.mode == "open":
         return None
     identity = read_identity(folder)
     federation = agreed_digest(folder)
-    return SumService(folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY)))
+    return SumService(
+        folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY))
+    )

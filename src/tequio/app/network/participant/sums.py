@@ -1,10 +1,10 @@
-"""A participant's side of masked rounds across a network: whom it adds up with, and which sums it helped to open.
+"""A participant's side of masked rounds across a network: whom it adds up with, and which sums it
+helped to open.
 
-Secrets and answers are in the memory of this process alone. A process that restarts has lost them, and drops out of the sum that it was in.
-sums.json in the run's folder says for which rounds it gave its shares, because two sums of one round would tell their difference.
+Secrets and answers are in the memory of this process alone. A process that restarts has lost them,
+and drops out of the sum that it was in. sums.json in the run's folder says for which rounds it gave
+its shares, because two sums of one round would tell their difference.
 """
-
-from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
@@ -65,7 +65,10 @@ class SumService:
         self.member = Member(self.agreed.index, self.key, begun=self.opened)
 
     def add_up(self, task: SumRequest, worker: Participant, log: EventHandler) -> Reply:
-        """Take one step of a sum; `worker` trains and evaluates. Raises ProtectionError where it would show more than a sum."""
+        """Take one step of a sum; `worker` trains and evaluates.
+
+        Raises ProtectionError where it would show more than a sum.
+        """
         if task.step == "announce":
             self.plans[task.purpose] = self._plan(task.payload, log)
         plan = self.plans.get(task.purpose)
@@ -84,17 +87,31 @@ class SumService:
 
     def _plan(self, data: bytes, log: EventHandler) -> SumPlan:
         """Read the list of members, compare it with what is pinned, and pin what is new."""
-        listed, name = read_members(data, self.whole), self.whole.participants[self.agreed.index - 1].name
+        listed, name = (
+            read_members(data, self.whole),
+            self.whole.participants[self.agreed.index - 1].name,
+        )
         keys = listed.keys()
         fresh = pin_members(self.folder, keys, {name: public_bytes(self.key).decode()})
         if fresh:
             shown, count = fingerprint(self.federation, keys), len(keys)
-            words = f"Masked rounds: {count} members, fingerprint {shown}. Pinned now: {', '.join(fresh)}."
+            words = (
+                f"Masked rounds: {count} members, fingerprint {shown}. Pinned now: "
+                f"{', '.join(fresh)}."
+            )
             fix = "Compare the fingerprint with the other participants by another channel."
             log(f"{words} {fix}", "members-pinned", members=count, fingerprint=shown)
         parts = {i: (one.key.encode(), one.rank, one.steps) for i, one in listed.members.items()}
         agreed = self.agreed
-        return listed_plan(listed.run, self.federation, parts, agreed.config, agreed.shapes, agreed.heads, self.scale)
+        return listed_plan(
+            listed.run,
+            self.federation,
+            parts,
+            agreed.config,
+            agreed.shapes,
+            agreed.heads,
+            self.scale,
+        )
 
     def _remember(self, purpose: Purpose, round_: int) -> None:
         """Write that shares of this round may be given from here on."""
