@@ -84,7 +84,7 @@ def test_the_written_files_give_the_same_run(done: tequio.Run, tmp_path: Path) -
     assert again.summary["chain"]["outcome"] == done.summary["chain"]["outcome"]
 
 
-def test_rounds_are_followed_and_a_stopped_run_resumes_to_the_same_end(
+def test_a_stopped_run_is_followed_and_resumes_to_the_same_end(
     api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path
 ) -> None:
     federation = tequio.load_federation(api_settings, api_people).with_settings(

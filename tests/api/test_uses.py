@@ -145,7 +145,7 @@ class Nameless:
         return 0.0
 
 
-def test_an_own_loss_changes_training_and_resumes_only_with_itself(
+def test_an_own_loss_trains_and_resumes_only_with_itself(
     api_settings: dict[str, Any], api_people: Any, tmp_path: Path
 ) -> None:
     federation = tequio.load_federation(api_settings, api_people).with_settings(

@@ -166,7 +166,7 @@ def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["model", "rate", "method"])
-def test_a_coordinator_that_asks_one_participant_something_else_learns_nothing(
+def test_asking_one_participant_another_thing_learns_nothing(
     make_pair: Any, what: str
 ) -> None:
     _, hidden = make_pair()
@@ -321,7 +321,7 @@ def _training(setup: RunSetup) -> list[TrainRequest]:
     return [task for task in tasks if isinstance(task, TrainRequest)]
 
 
-def test_a_failure_tells_no_figure_and_a_spent_budget_is_withheld(
+def test_a_failure_has_no_figure_and_a_spent_budget_withholds(
     make_pair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, hidden = make_pair()

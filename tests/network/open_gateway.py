@@ -35,7 +35,7 @@ def opened(make_federation: Any, root: Path, **sections: Any) -> Iterator[tuple[
     """(a coordinator's folder whose door is open, the participants' files); nothing is behind the
     door.
     """
-    toml = make_federation(participants=2, **sections)
+    toml = make_federation(**({"participants": 2} | sections))
     init_coordinator_folder(root / "hub", toml, f"127.0.0.1:{free_port()}")
     with reopened(root / "hub"):
         yield root / "hub", toml.parent / "participants"

@@ -24,6 +24,7 @@ from tequio.core.types import (
     GradientRequest,
     PersonaliseRequest,
     Reply,
+    SumRequest,
     TrainRequest,
 )
 from tequio.core.update import Dense, Factored, Update
@@ -57,6 +58,18 @@ MESSAGES: list[Message] = [
     GradientRequest(3, 0, "centre", update(), 8, 2, 7),
     DescribeRequest(0, 1, "north"),
     PersonaliseRequest(9, 1, "north", update(), 4, 12),
+    SumRequest(1, 2, "north", "validate", 3, "f0", "share", b"\x00\xff"),
+    SumRequest(
+        1,
+        2,
+        "north",
+        "validate",
+        3,
+        "f0",
+        "mask",
+        b"",
+        request=EvaluateRequest(1, 2, "north", update()),
+    ),
     Reply(
         1,
         2,

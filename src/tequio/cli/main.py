@@ -446,6 +446,7 @@ def export(
 app.add_typer(coordinator.coordinator, name="coordinator")
 app.command()(participant.join)
 app.command()(participant.participate)
+app.command()(participant.members)
 app.command()(participant.leave)
 app.command("island")(participant.offline)
 app.command()(status.status)

@@ -131,6 +131,41 @@ def participate(
     together.end()
 
 
+def members(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            "--accept",
+            help="Accept the other key that the coordinator shows for this member by now.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show whose keys masked rounds trust, with a fingerprint to compare with the other
+    participants by another channel.
+    """
+    from tequio.app.network.members import accept_member, describe_members
+    from tequio.app.network.participant.join import agreed_digest
+
+    federation = agreed_digest(folder)
+    if accept is not None:
+        accept_member(folder, accept)
+    found = describe_members(folder, federation)
+    lines = ["No members yet: they are pinned in the first masked round."]
+    if found is not None:
+        lines = [f"Fingerprint of {len(found['keys'])} members: {found['fingerprint']}"]
+        lines += [f"  {name}: {shown}" for name, shown in found["keys"].items()]
+        lines += [
+            f"Another key is shown for {name}: {shown}" for name, shown in found["offered"].items()
+        ]
+        lines.append(
+            "Compare it with the other participants by another channel: the coordinator supplied "
+            "the keys."
+        )
+    output.emit({"members": found}, json, lambda: output.say(*lines))
+
+
 def leave(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     out: Annotated[

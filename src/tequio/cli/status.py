@@ -126,6 +126,15 @@ def _participant(found: Mapping[str, Any]) -> None:
             f"The coordinator departed from what was agreed ({last['times']}). Last, "
             f"{last['time']}: {last['what']}"
         )
+    if found["members"] is not None:
+        listed = found["members"]
+        output.say(
+            f"Masked rounds: {len(listed['keys'])} members, fingerprint {listed['fingerprint']}."
+        )
+        if listed["offered"]:
+            output.say(
+                f"Another key is shown for {', '.join(listed['offered'])}: see `tequio members`."
+            )
     if found["personal"] is not None:
         output.say(f"Personal model made; kept: {found['personal']}.")
     if found["alone"] is not None:

@@ -19,8 +19,8 @@ class PrivacySection(Section):
             description="`open`: the coordinator reads every update and score. `masked`: it reads "
             "only sums over the participants of a round, by a secure sum; the sums and the "
             "models still tell what they tell. `masked` needs 3 participants, `reduce` "
-            "`rolora` or `ffa`, and `weights` `uniform`. So far it runs with `tequio run` "
-            "alone, where one process still holds everything."
+            "`rolora` or `ffa`, and `weights` `uniform`. With `tequio run` one process still "
+            "holds everything. Across a network see docs/network.md."
         ),
     ] = "open"
 

@@ -21,7 +21,7 @@ from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ProtectionError
 from tequio.core.reason import Reason
-from tequio.core.texts.words import refusal
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.core.types import (
     EvaluateRequest,
     Failure,
@@ -39,22 +39,56 @@ from tequio.trust.secure_sum.plan import SumPlan
 ATTEMPTS = (
     3  # times that keys and shares are exchanged before a sum is given up; values are sent once
 )
+OPENINGS = 3  # times that survivors are asked for the shares that open a sum
 
 
 class SumRuntime(Protocol):
     """A runtime that carries the steps of secure sums as well."""
 
-    def exchange(self, tasks: Iterable[Request | SumRequest]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """Yield one Reply or Failure per task, in order of arrival."""
+
+
+@dataclass(frozen=True)
+class SumOutcome:
+    """What a sum came to: None for `opened` where too few were left, or it was no sum; why members
+    fell out, bytes that each one sent, and what its work cost it."""
+
+    opened: Opened | None
+    failed: Mapping[int, Reason]
+    sent: Mapping[int, int]
+    costs: Mapping[int, Mapping[str, Any]]
+
+    def row(self, member: Member) -> dict[str, Any]:
+        """Return the row of a member for the record: what it was asked for, and what it cost;
+        nothing of its update."""
+        hidden = dict.fromkeys(("tokens", "examples", "loss_first", "loss_last", "norm"))
+        known = {"name": member.name, "rank": member.rank, "steps": member.steps, "weight": 1.0}
+        return {**known, **hidden, "bytes_up": self.sent[member.index], **self.costs[member.index]}
+
+
+class SumRecord(Protocol):
+    """What outlives a coordinator that is killed: members take part in one opened sum of a round,
+    and each attempt has a number of its own."""
+
+    def number(self, purpose: str, round_: int) -> int:
+        """Return the number of the next attempt at a sum."""
+
+    def find(self, purpose: str, round_: int, head: str) -> SumOutcome | None:
+        """Return what this sum came to, if it was opened before."""
+
+    def write(self, purpose: str, round_: int, head: str, outcome: SumOutcome) -> None:
+        """Record what was opened."""
 
 
 @dataclass(frozen=True)
 class SumRounds:
     """A runtime for masked rounds: what it carries of participants are steps of secure sums; the
-    centre is asked as ever."""
+    centre is asked as ever. record: None where the members' secrets end with this process."""
 
     inner: SumRuntime
     plan: SumPlan
+    record: SumRecord | None = None
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """Carry what is asked of the centre. Raises ProtectionError for a request that a
@@ -77,12 +111,9 @@ class SumRounds:
         requests = [task for task in tasks if isinstance(task, TrainRequest)]
         centre, refused = self._centre(requests, roster, state, run_spec)
         head = digest_update(state.shared)
-        made = _Sum(
-            self.inner,
-            self.plan,
-            [_step_of(task, "train", head) for task in requests if task.index > 0],
-        )
-        opened = made.run()
+        first = [_step_of(task, "train", head) for task in requests if task.index > 0]
+        made = self._made(first, run_spec.quorum)
+        opened = made.opened
         refused += [
             _refused(member, made.failed[member.index])
             for member in roster
@@ -90,7 +121,7 @@ class SumRounds:
         ]
         if opened is None:
             return OpenedSum(zero(run_spec.spec), 0.0, [], refused, centre)
-        update = self.plan.places(made.trained).update(opened.values, run_spec.spec)
+        update = self.plan.places(first[0].trained).update(opened.values, run_spec.spec)
         rows = [made.row(member) for member in roster if member.index in opened.survivors]
         figures = {**means(opened), "rank": float(self.plan.tiers[len(opened.counts) - 1])}
         return OpenedSum(update, float(len(rows)), rows, refused, centre, figures)
@@ -123,15 +154,38 @@ class SumRounds:
         ]
         if not asked:
             return seen
-        made = _Sum(self.inner, self.plan, asked)
-        opened = made.run()
+        made = self._made(asked)
+        opened = made.opened
         lost = {m.name: made.failed[m.index] for m in panel if m.index in made.failed}
         seen = replace(seen, failed={**seen.failed, **lost})
         if opened is None:
             return replace(seen, mean_loss=math.inf)
-        costs = [made.cost(member) for member in panel if member.index in opened.survivors]
+        costs = [
+            {"name": m.name, **made.costs[m.index]} for m in panel if m.index in opened.survivors
+        ]
         found = means(opened)
-        return replace(seen, mean_loss=found["loss"], costs=costs, summed=found)
+        # a member that fell out says nothing of the model: the others' scores are there
+        return replace(
+            seen,
+            mean_loss=found["loss"],
+            costs=costs,
+            summed=found,
+            refused=seen.refused | lost.keys(),
+        )
+
+    def _made(self, first: Sequence[SumRequest], least: int = 0) -> SumOutcome:
+        """Make a sum, unless the record has it."""
+        if not first:
+            return SumOutcome(None, {}, {}, {})
+        place = (first[0].purpose, first[0].round)
+        known = None if self.record is None else self.record.find(*place, first[0].head)
+        if known is not None:
+            return known
+        number = None if self.record is None else partial(self.record.number, *place)
+        outcome = _Sum(self.inner, self.plan, first, number, least).run()
+        if self.record is not None and outcome.opened is not None:
+            self.record.write(*place, first[0].head, outcome)
+        return outcome
 
 
 def means(opened: Opened) -> dict[str, float]:
@@ -163,17 +217,23 @@ class _Sum:
     """One secure sum over a runtime: who is left in it, who fell out and why, and what each one
     sent."""
 
-    def __init__(self, inner: SumRuntime, plan: SumPlan, first: Sequence[SumRequest]) -> None:
-        self._inner, self._plan = inner, plan
+    def __init__(
+        self,
+        inner: SumRuntime,
+        plan: SumPlan,
+        first: Sequence[SumRequest],
+        number: Callable[[], int] | None = None,
+        least: int = 0,
+    ) -> None:
+        self._inner, self._plan, self._number, self._least = inner, plan, number, least
         self._left = {step.index: step for step in first}
         self._replies: dict[int, Reply] = {}
         self._sent: dict[int, int] = dict.fromkeys(self._left, 0)
-        self.failed: dict[int, Reason] = {}
-        self.trained = first[0].trained if first else "b"
+        self._failed: dict[int, Reason] = {}
 
-    def run(self) -> Opened | None:
-        """Make it; None where too few are left, or what was opened is no sum: then everybody fell
-        out."""
+    def run(self) -> SumOutcome:
+        """Make it; where too few are left, or what was opened is no sum, everybody fell out."""
+        opened: Opened | None = None
         try:
             collector, inboxes = self._begun()
             for reply in self._ask("mask", inboxes):
@@ -183,28 +243,42 @@ class _Sum:
                     # its vector is in the sum, and held nowhere
                     self._replies[reply.index] = replace(reply, payload=None)
             survivors = collector.close()
-            for reply in self._ask(
-                "unmask", dict.fromkeys(survivors, pack_indices(survivors)), drop=False
-            ):
+            few = {
+                "secure-sum-few-left": len(survivors) < self._least
+            }  # no share is given for a sum of no use
+            refuse_first(ProtectionError, few, members=len(survivors), fewest=self._least)
+            self._unmask(collector, survivors)
+            opened = collector.open()
+        except ProtectionError as error:
+            self._failed |= dict.fromkeys(self._left, error.as_reason())
+        costs = {index: reply_cost(reply) for index, reply in self._replies.items()}
+        return SumOutcome(opened, self._failed, self._sent, costs)
+
+    def _unmask(self, collector: Collector, survivors: Sequence[int]) -> None:
+        """Ask for the shares that open the sum; those again who gave none, while too few did: a
+        member that gave its shares takes part in no other sum of this round."""
+        waiting = set(survivors)
+        for _ in range(OPENINGS):
+            asked = dict.fromkeys(sorted(waiting), pack_indices(survivors))
+            for reply in self._ask("unmask", asked, drop=False):
                 with suppress(
                     ProtectionError
                 ):  # a survivor that gives something else has given nothing
                     collector.answer(reply.index, reply.payload or b"")
-            return collector.open()
-        except ProtectionError as error:
-            self.failed |= dict.fromkeys(self._left, error.as_reason())
-            self._left = {}
-            return None
+                    waiting.discard(reply.index)
+            if len(survivors) - len(waiting) >= self._plan.policy.threshold:
+                return
 
     def _begun(self) -> tuple[Collector, Mapping[int, bytes]]:
         """Exchange keys and shares; again without those that fall out, for everybody of a directory
         must have shared."""
-        for attempt in range(1, ATTEMPTS + 1):
+        for turn in range(1, ATTEMPTS + 1):
+            if not self._left:
+                break
+            attempt = turn if self._number is None else self._number()
             self._left = {
                 index: replace(step, attempt=attempt) for index, step in self._left.items()
             }
-            if not self._left:
-                break
             first = next(iter(self._left.values()))
             collector = Collector(self._plan.context(first), self._plan.asked(first))
             announced: dict[int, bytes] = {}
@@ -262,18 +336,4 @@ class _Sum:
 
     def _drop(self, index: int, reason: Reason) -> None:
         self._left.pop(index, None)
-        self.failed[index] = reason
-
-    def row(self, member: Member) -> dict[str, Any]:
-        """Return the row of a member for the record: what it was asked for, and what it cost;
-        nothing of its update."""
-        hidden = dict.fromkeys(("tokens", "examples", "loss_first", "loss_last", "norm"))
-        known = {"name": member.name, "rank": member.rank, "steps": member.steps, "weight": 1.0}
-        return {**known, **hidden, "bytes_up": self._sent[member.index], **self._cost(member)}
-
-    def cost(self, member: Member) -> dict[str, Any]:
-        """Return what a look cost a member, for the record."""
-        return {"name": member.name, **self._cost(member)}
-
-    def _cost(self, member: Member) -> dict[str, Any]:
-        return reply_cost(self._replies[member.index])
+        self._failed[index] = reason

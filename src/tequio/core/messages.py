@@ -27,6 +27,7 @@ from tequio.core.types import (
     GradientRequest,
     PersonaliseRequest,
     Reply,
+    SumRequest,
     TrainRequest,
 )
 from tequio.core.update import Update
@@ -38,6 +39,7 @@ KINDS: Mapping[str, type] = {
     "gradient": GradientRequest,
     "describe": DescribeRequest,
     "personalise": PersonaliseRequest,
+    "add_up": SumRequest,
     "reply": Reply,
     "failure": Failure,
 }
@@ -49,12 +51,15 @@ LIMIT = 4 << 30  # bytes
 HEADER = 4 << 20  # bytes of a message's header
 LARGEST_ASKED = 2**64  # of a number in a request: seeds have 63 bits
 
+WITHIN = ("train", "evaluate")  # kinds of request that a step of a secure sum may hold
+
 Message = (
     TrainRequest
     | EvaluateRequest
     | GradientRequest
     | DescribeRequest
     | PersonaliseRequest
+    | SumRequest
     | Reply
     | Failure
 )
@@ -96,6 +101,9 @@ def pack_message(message: Message) -> bytes:
         elif isinstance(value, bytes):
             plain[field.name] = {"bytes": len(value)}
             tensors[field.name] = _octets(value)
+        elif isinstance(value, TrainRequest | EvaluateRequest):
+            plain[field.name] = {"message": kind_of(value)}
+            tensors[field.name] = _octets(pack_message(value))
         elif field.name in BYTES_IN_PARTS and value is not None:
             plain[field.name] = {"parts": len(value)}
             tensors |= {f"{field.name}/{i:08d}": _octets(part) for i, part in enumerate(value)}
@@ -197,6 +205,8 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
             raise refusal(MessageError, "field-unfit", source=source, field=name) from None
     if hint is bytes:
         return bytes(_octets_of(tensors, name, source).tobytes())
+    if set(options) >= {TrainRequest, EvaluateRequest}:
+        return unpack_message(bytes(_octets_of(tensors, name, source).tobytes()), source, WITHIN)
     if name in BYTES_IN_PARTS:
         names = sorted(n for n in tensors if n.startswith(f"{name}/"))
         if value != {"parts": len(names)}:

@@ -25,6 +25,7 @@ from tequio.core.reply_schemas import (
     PersonalSchema,
     ReplySchema,
     Schema,
+    SumSchema,
     TrainSchema,
 )
 from tequio.core.texts.words import refusal
@@ -36,6 +37,7 @@ from tequio.core.types import (
     PersonaliseRequest,
     Reply,
     Request,
+    SumRequest,
     TrainRequest,
 )
 
@@ -54,12 +56,16 @@ REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
     GradientRequest: ReplySchema,
     DescribeRequest: BodySchema,
     PersonaliseRequest: BodySchema,
+    SumRequest: SumSchema,
 }
 
 
 def reply_limit(task: Request, limit: int) -> int:
     """Bytes that the reply to this request may have; `limit` for one that carries an update."""
-    return limit if isinstance(task, TrainRequest | GradientRequest) else min(limit, SMALL_REPLY)
+    large = isinstance(task, TrainRequest | GradientRequest) or (
+        isinstance(task, SumRequest) and task.step == "mask"
+    )
+    return limit if large else min(limit, SMALL_REPLY)
 
 
 def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:

@@ -131,6 +131,16 @@ class BodySchema(ReplySchema):
     body: str
 
 
+class SumSchema(ReplySchema):
+    """The reply to `SumRequest`: bytes that tell nothing of one participant, and no count of its
+    texts or tokens.
+    """
+
+    tokens: Annotated[int, Field(ge=0, le=0)]
+    examples: Annotated[int, Field(ge=0, le=0)]
+    forms: Annotated[int, Field(ge=1, le=1)]
+
+
 class ReasonSchema(Schema):
     """A `Reason` in its recorded form."""
 

@@ -193,17 +193,14 @@ class PersonaliseRequest(Addressed):
     )  # what it may take of the federation's, by key of measure.budget
 
 
-Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest
-
-
 @dataclass(frozen=True)
 class SumRequest(Addressed):
     """Take one step of a secure sum: announce keys, share secrets, send what was asked for under
     masks, give shares that open the sum.
 
     purpose, round, attempt, head, trained, rate: which sum, as `trust.secure_sum.plan` reads them.
-    payload: what the step goes by: the directory, the inbox, the survivors. request: what to train
-    or evaluate (step `mask`). It crosses no network yet.
+    payload: what the step goes by: the list of members (across a network), the directory, the
+    inbox, the survivors. request: what to train or evaluate (step `mask`).
     """
 
     purpose: Literal["train", "validate"]
@@ -214,6 +211,16 @@ class SumRequest(Addressed):
     trained: Trained = "b"
     rate: float = 0.0
     request: TrainRequest | EvaluateRequest | None = None
+
+
+Request = (
+    TrainRequest
+    | EvaluateRequest
+    | GradientRequest
+    | DescribeRequest
+    | PersonaliseRequest
+    | SumRequest
+)
 
 
 @dataclass(frozen=True)
@@ -252,9 +259,7 @@ class Failure(Addressed):
     )
 
     @classmethod
-    def of(
-        cls, request: Request | SumRequest, error: Exception, reason: Reason | None = None
-    ) -> Failure:
+    def of(cls, request: Request, error: Exception, reason: Reason | None = None) -> Failure:
         """Build the failure of a request by an error, with its reason or this one."""
         found = reason or getattr(error, "reason", None)
         return cls(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tequio.core.errors import BudgetError, ProtectionError, TrainingError, UpdateError
+from tequio.core.protocols import Participant
 from tequio.core.texts.words import refusal
 from tequio.core.types import (
     Energy,
@@ -24,7 +25,6 @@ from tequio.core.types import (
     TrainRequest,
 )
 from tequio.core.update import Update
-from tequio.participant.node import Node
 from tequio.trust.secure_sum.agreement import Context
 from tequio.trust.secure_sum.directory import unpack_indices
 from tequio.trust.secure_sum.field import Field
@@ -39,7 +39,7 @@ class MaskedNode:
     """A participant in this process. member: the secrets of its sums, the same whichever model it
     is trained on."""
 
-    node: Node
+    node: Participant
     member: Member
     plan: SumPlan
 

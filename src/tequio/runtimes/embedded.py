@@ -40,7 +40,7 @@ class Embedded:
     others: tuple[Mapping[int, Participant], ...] = ()
     lockstep: int = 1
 
-    def exchange(self, tasks: Iterable[Request | SumRequest]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """In the order of the tasks, however many work at once.
 
         What a participant cannot do comes back as a Failure.
@@ -63,13 +63,11 @@ class Embedded:
                 yield from waiting.popleft().result()
         give_back_memory()
 
-    def _bundles(
-        self, tasks: Iterable[Request | SumRequest]
-    ) -> Iterator[list[Request | SumRequest]]:
+    def _bundles(self, tasks: Iterable[Request]) -> Iterator[list[Request]]:
         """Tasks that are made together, in their order: which, does not depend on how many work
         side by side.
         """
-        bundle: list[Request | SumRequest] = []
+        bundle: list[Request] = []
         for task in tasks:
             if bundle and not (len(bundle) < self.lockstep and self._alike(bundle[0], task)):
                 yield bundle
@@ -78,7 +76,7 @@ class Embedded:
         if bundle:
             yield bundle
 
-    def _alike(self, first: Request | SumRequest, task: Request | SumRequest) -> bool:
+    def _alike(self, first: Request, task: Request) -> bool:
         if not isinstance(first, TrainRequest) or not isinstance(task, TrainRequest):
             return False
         one, other = (self.participants.get(t.index) for t in (first, task))
@@ -91,9 +89,7 @@ class Embedded:
 
 
 def _answers(
-    places: tuple[Mapping[int, Participant], ...],
-    bundle: Sequence[Request | SumRequest],
-    worker: int,
+    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Request], worker: int
 ) -> list[Reply | Failure]:
     if len(bundle) == 1:
         return [_answer(places, bundle[0], worker)]
@@ -110,7 +106,7 @@ def _answers(
 
 
 def _answer(
-    places: tuple[Mapping[int, Participant], ...], task: Request | SumRequest, worker: int
+    places: tuple[Mapping[int, Participant], ...], task: Request, worker: int
 ) -> Reply | Failure:
     participant = places[worker][task.index]
     try:

@@ -206,14 +206,12 @@ def test_a_participant_may_insist_on_masked_rounds(
     read_participants(load_federation(hidden))
 
 
-def test_a_network_refuses_masked_rounds(
+def test_a_network_refuses_what_does_not_go_with_masked_rounds(
     make_federation: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = masked_federation(make_federation)
+    path = masked_federation(make_federation, participants=2)
     folder = tmp_path / "hub"
-    assert (
-        refused(lambda: init_coordinator_folder(folder, path, "127.0.0.1:9443")) == "masked-network"
-    )
+    assert refused(lambda: init_coordinator_folder(folder, path, "127.0.0.1:9443")) == "masked-few"
     assert not folder.exists()
 
 

@@ -53,7 +53,7 @@ NETWORK = {
     "missing",
     "wait",
 }  # entries that only a federation across a network has, and keys
-NETWORK_KEYS = {"invitations"}
+NETWORK_KEYS = {"invitations", "sums"}  # of a network, of masked rounds
 
 
 def promised() -> dict[str, set[str]]:

@@ -97,7 +97,7 @@ class Unbound(Member):
 
 
 @pytest.mark.parametrize("kind", [Unbound, Member])
-def test_a_coordinator_that_asks_one_member_something_else_gets_noise(kind: type[Member]) -> None:
+def test_asking_one_member_another_thing_gives_noise(kind: type[Member]) -> None:
     context = agreed(4)
     parties = shared_parties(context, {i: member_of(i, kind) for i in range(1, 5)})
     values = values_of(context)

@@ -45,7 +45,7 @@ def tokens_in_span(matrix: Values, embeddings: Values) -> set[int]:
     )
 
 
-def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire() -> None:
+def test_tokens_are_read_from_an_open_update_not_from_the_wire() -> None:
     rng = np.random.default_rng(5)
     embeddings = rng.normal(size=(VOCABULARY, WIDTH))
     texts = {index: rng.choice(VOCABULARY, TOKENS, replace=False) for index in range(1, 5)}

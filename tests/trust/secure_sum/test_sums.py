@@ -99,7 +99,7 @@ def test_a_sum_needs_the_threshold(count: int) -> None:
     assert code_of(parties.finish) == "secure-sum-few-left"
 
 
-def test_a_member_that_sends_no_shares_is_named_and_left_out_of_the_next_attempt() -> None:
+def test_a_member_without_shares_is_left_out_of_the_next_attempt() -> None:
     parties = Parties.of(agreed(5))
     announced = {i: m.announce(parties.context) for i, m in parties.members.items()}
     directory = parties.collector.directory(announced)

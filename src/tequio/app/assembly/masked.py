@@ -74,29 +74,53 @@ def check_least_mode(config: Federation, who: str, file: ParticipantFile) -> Non
     refuse_first(ConfigError, found, name=who, least_mode=least, mode=mode)
 
 
-def check_network_mode(config: Federation) -> None:
-    """Raise ConfigError for a federation across a network that asks for masked rounds: these run in
-    one process so far."""
-    refuse_first(ConfigError, {"masked-network": config.privacy.mode != "open"})
-
-
 def build_masking(config: Federation, run_spec: RunSpec) -> Masking | None:
     """Return what masked rounds in one process need, with keys made for this process; None for open
     rounds."""
     if config.privacy.mode == "open":
         return None
     keys = {member.index: new_key() for member in run_spec.members}
-    plan = SumPlan(
-        run=secrets.token_hex(16),
-        federation=digest_json(stored(config)),
-        policy=Policy({index: public_bytes(key) for index, key in keys.items()}),
-        ranks={member.index: member.rank for member in run_spec.members},
-        steps={member.index: member.steps for member in run_spec.members},
-        shapes=run_spec.shapes,
-        heads=run_spec.head_shapes,
-        scale=run_spec.scale,
-        accuracy=config.task.kind == "classification",
-        rounds=run_spec.rounds,
-        looks=run_spec.rounds + config.gate.interpolate,
+    parts = {m.index: (public_bytes(keys[m.index]), m.rank, m.steps) for m in run_spec.members}
+    run, federation = secrets.token_hex(16), digest_json(stored(config))
+    plan = listed_plan(
+        run, federation, parts, config, run_spec.shapes, run_spec.head_shapes, run_spec.scale
     )
     return Masking(plan, {index: Member(index, key) for index, key in keys.items()})
+
+
+def listed_plan(
+    run: str,
+    federation: str,
+    parts: Mapping[int, tuple[bytes, int, int]],
+    config: Federation,
+    shapes: Mapping[str, tuple[int, int]],
+    heads: Mapping[str, tuple[int, ...]],
+    scale: float,
+) -> SumPlan:
+    """Return what the members of all sums of a run agree on.
+
+    Args:
+        run: the id of the run.
+        federation: digest of federation.toml.
+        parts: public key, rank and steps of each member, by index.
+        config: the federation.
+        shapes: (m, n) of each adapted module.
+        heads: shapes of the tensors of the head.
+        scale: what multiplies B·A.
+
+    Raises:
+        ProtectionError: there are too few members.
+    """
+    return SumPlan(
+        run=run,
+        federation=federation,
+        policy=Policy({index: key for index, (key, _, _) in parts.items()}),
+        ranks={index: rank for index, (_, rank, _) in parts.items()},
+        steps={index: steps for index, (_, _, steps) in parts.items()},
+        shapes=shapes,
+        heads=heads,
+        scale=scale,
+        accuracy=config.task.kind == "classification",
+        rounds=config.train.rounds,
+        looks=config.train.rounds + config.gate.interpolate,
+    )

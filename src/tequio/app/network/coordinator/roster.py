@@ -31,6 +31,7 @@ from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
 from tequio.planning.allocation import Assignment
 from tequio.runtimes.flower.runtime import FlowerRuntime
+from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 LOOK = 0.2  # seconds between two looks at which participants are connected
 ANSWER = 60.0  # seconds within which a participant that has just connected must send its profile
@@ -95,7 +96,8 @@ class Roster:
         """
         without = left(self.folder).keys() | {self.names[i] for i in self.unreadable}
         without |= {self.names[i] for i in self.barred if i in self.members}
-        return self.config.train.quorum or max(1, len(self.config.participants) - len(without))
+        least = LEAST_MEMBERS if self.config.privacy.mode == "masked" else 1
+        return max(least, self.config.train.quorum or len(self.config.participants) - len(without))
 
     @property
     def names(self) -> dict[int, str]:

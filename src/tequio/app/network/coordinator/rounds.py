@@ -8,6 +8,7 @@ record, as on one machine.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from tequio.app.assembly.run_spec import build_run_spec
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
+from tequio.app.network.coordinator.sums import NetworkSums, SumFiles
 from tequio.app.run_files import base_file, begun_header, recorded_bases, recorded_header, unbroken
 from tequio.app.stages import Outcome, Watch, end, general, mover, shared_models, tell_plan
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.distillation import Group
-from tequio.coordinator.federate import federate, star
+from tequio.coordinator.federate import Advance, federate, star
 from tequio.coordinator.limits import StarLimits
 from tequio.coordinator.multi_base import States, group_rounds
+from tequio.coordinator.round import run_round
 from tequio.coordinator.run_spec import Member
 from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
@@ -118,7 +121,15 @@ def conduct(
     with _ledger(path, roster, seats, public) as (folder, ledger):
         roster.ledger, header = ledger, recorded_header(ledger, folder)
         setup = _whole(roster, seats, header)
-        turns = {seat.name: Turn(roster.net, seat.here) for seat in seats}
+        turns: dict[str, Turn | NetworkSums] = {
+            seat.name: Turn(roster.net, seat.here) for seat in seats
+        }
+        if setup.config.privacy.mode == "masked":
+            turns = {
+                MAIN: NetworkSums(
+                    Turn(roster.net, seats[0].here), roster, setup.run_spec, SumFiles(folder)
+                )
+            }
         states: States | None = None
         tell_plan(watch, {"rounds": float(setup.run_spec.rounds)})
         for states, body in _made(setup, turns, ledger, roster):
@@ -161,23 +172,25 @@ def conduct(
 
 
 def _made(
-    setup: RunSetup, turns: Mapping[str, Turn], ledger: Ledger, roster: Roster
+    setup: RunSetup, turns: Mapping[str, Turn | NetworkSums], ledger: Ledger, roster: Roster
 ) -> Iterator[tuple[States, dict[str, Any] | None]]:
     """Yield the states by base, and the record, after each committed round."""
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, turns[g.name], g.public) for g in setup.groups]
         yield from federate(group_rounds(groups, setup.distillation), ledger, setup.meter, roster)
         return
-    roster.net.here = turns[MAIN].here
-    advance = Windows(roster.net) if setup.run_spec.window_seconds is not None else None
+    turn = turns[MAIN]
+    runtime: Runtime = roster.net
+    advance: Advance | None = (
+        Windows(roster.net) if setup.run_spec.window_seconds is not None else None
+    )
+    if isinstance(turn, NetworkSums):
+        runtime, advance = turn, partial(run_round, gather=turn.gather)
+    else:
+        roster.net.here = turn.here
     tracker = build_budget_tracker(setup.config, ledger, one_process=False)
-    for state, body in federate(
-        star(setup.run_spec, roster.net, advance, MAIN),
-        ledger,
-        setup.meter,
-        roster,
-        StarLimits(tracker),
-    ):
+    rounds = star(setup.run_spec, runtime, advance, MAIN)
+    for state, body in federate(rounds, ledger, setup.meter, roster, StarLimits(tracker)):
         yield {MAIN: state}, body
 
 

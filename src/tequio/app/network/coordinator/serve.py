@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.app.assembly.algorithm import Algorithm, resolve_algorithm
-from tequio.app.assembly.masked import check_network_mode
+from tequio.app.assembly.masked import check_masked
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.chosen_files import check_unchanged
 from tequio.app.network.coordinator.confirmations import unheard
@@ -232,8 +232,8 @@ def _check(config: Federation) -> Algorithm:
     Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do
     not go together.
     """
-    check_network_mode(config)
     algorithm = resolve_algorithm(config)
+    check_masked(config, algorithm)
     refuse_first(
         ConfigError,
         {

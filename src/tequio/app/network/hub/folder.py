@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.masked import check_network_mode
+from tequio.app.assembly.algorithm import resolve_algorithm
+from tequio.app.assembly.masked import check_masked
 from tequio.app.network.chosen_files import coordinator_digests
 from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
@@ -176,7 +177,7 @@ def init_coordinator_folder(
             address=address,
         )
     config, text = load_federation(federation), _text(federation)
-    check_network_mode(config)
+    check_masked(config, resolve_algorithm(config))
     chosen = coordinator_digests(config)
     address = public_address(address)
     host, _ = split_address(address)
@@ -319,6 +320,15 @@ def withdrawn(folder: Path) -> dict[str, str]:
     if not _is_table(keys, str):
         raise refusal(ConfigError, "damaged", path=path)
     return keys
+
+
+def member_keys(folder: Path) -> dict[str, str]:
+    """Participant -> its public key (PEM); of who was invited anew and did not join again yet, the
+    key before.
+    """
+    return {name: key for key, name in withdrawn(folder).items()} | {
+        name: row["public_key"] for name, row in enrolled(folder).items()
+    }
 
 
 def _withdraw(folder: Path, name: str, public_key: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tequio.app.network.hub import certificates
 from tequio.app.network.hub import folder as hub_folder
+from tequio.app.network.members import describe_members
 from tequio.app.network.monitoring.health import OVER, read_health
 from tequio.app.network.monitoring.totals import RunTotals
 from tequio.app.run_files import json_table
@@ -176,6 +177,7 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         },
         "last_error": found.get("last_error"),
         "personal": made,
+        "members": describe_members(folder, str(identity.get("federation", ""))),
         "alone": alone,
         "left": left and left["left"],
         "bundle": left and left["bundle"],

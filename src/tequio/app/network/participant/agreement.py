@@ -17,11 +17,17 @@ from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
 from tequio.core.bounds import one_line
-from tequio.core.errors import AgreementError
+from tequio.core.errors import AgreementError, ProtectionError
 from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
 from tequio.core.texts.words import refusal
-from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
+from tequio.core.types import (
+    DescribeRequest,
+    EvaluateRequest,
+    PersonaliseRequest,
+    SumRequest,
+    TrainRequest,
+)
 from tequio.core.update import Dense, Factored, Update, plain
 from tequio.planning.allocation import Workload
 from tequio.planning.learning_rate import round_rate
@@ -112,7 +118,26 @@ def build_agreement(
 def check_task(task: Message, agreed: Agreement) -> None:
     """Compare a request with what was agreed.
 
-    Raises AgreementError, which names the first key that departs.
+    Raises AgreementError, which names the first key that departs; in masked rounds ProtectionError
+    for an open answer that is asked for.
+    """
+    masked = agreed.config.privacy.mode == "masked"
+    if not isinstance(task, SumRequest):
+        if masked and isinstance(task, TrainRequest | EvaluateRequest):
+            raise refusal(ProtectionError, "open-request", round=task.round)
+        check_work(task, agreed)
+        return
+    if not masked:
+        raise departure(kind_of(task), "a secure sum", "none")
+    _equal(f"{kind_of(task)}.index", task.index, agreed.index)
+    if task.request is not None:
+        check_work(task.request, agreed)
+
+
+def check_work(task: Message, agreed: Agreement) -> None:
+    """Compare a request for work, which came alone or within a secure sum.
+
+    Raises AgreementError as `check_task` does.
     """
     kind = kind_of(task)
     if not isinstance(task, DescribeRequest | TrainRequest | EvaluateRequest | PersonaliseRequest):

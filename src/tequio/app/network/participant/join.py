@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.context import read_splits
-from tequio.app.assembly.masked import check_least_mode, check_network_mode
+from tequio.app.assembly.masked import check_least_mode, check_masked
 from tequio.app.models.trial import try_at_home
 from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
@@ -35,6 +36,7 @@ from tequio.runtimes.flower.enrolment_client import enrol, reach
 from tequio.trust.certificates import read_certificate
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
+from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 KEY, AUTHORITY, FEDERATION = "key.pem", "authority.pem", "federation.toml"
 SECOND_KEY = "key-2.pem"  # of a participant that joins again; the next one is key.pem again
@@ -109,7 +111,7 @@ def _read(
     if not participant.exists():
         raise refusal(ConfigError, "participant-file-missing", path=participant, name=asked.name)
     base, file = config.base_of(asked.name), load_participant(participant, asked.name)
-    check_network_mode(config)
+    check_masked(config, resolve_algorithm(config))
     check_least_mode(config, asked.name, file)
     return asked, base, config.part(base), file
 
@@ -198,6 +200,15 @@ def read_agreed(folder: Path) -> Federation:
     return load_federation(path)
 
 
+def agreed_digest(folder: Path) -> str:
+    """Return the digest of federation.toml as this folder joined it.
+
+    Raises ConfigError where the file was changed since.
+    """
+    read_agreed(folder)
+    return digest((folder / FEDERATION).read_bytes())
+
+
 def read_authority(folder: Path) -> str:
     """Read authority.pem, the certificate that the coordinator must show.
 
@@ -240,8 +251,7 @@ def _opened(chosen: list[str]) -> list[str]:
 def _leaves(
     asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]
 ) -> list[str]:
-    heads = ", head" if config.task.kind == "classification" else ""
-    rounds = f"{config.train.rounds} rounds at most"
+    masked = config.privacy.mode == "masked"
     return [
         f"Federation {config.name}, at {asked.address} (its certificate is the one in your "
         "invitation).",
@@ -249,9 +259,7 @@ def _leaves(
         f"digest {asked.digest[:16]}….",
         "",
         "What will leave this machine:",
-        f"  - the changes that your data make to the model (LoRA factors{heads}), after each of "
-        f"{rounds};",
-        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+        *(_masked_figures(config) if masked else _open_figures(config)),
         "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your "
         "data;",
         "  - what participant.toml says of your hardware, licence and consent; energy and time;",
@@ -260,6 +268,44 @@ def _leaves(
         "your key.",
         f"Your data: {_paths(file)}. Neither the coordinator nor other participants read them.",
         *_opened(chosen),
-        "The coordinator sees each of your updates, and an update can tell something about the "
-        "data it was made from.",
+        *(MASKED if masked else OPEN),
     ]
+
+
+OPEN = (
+    "The coordinator sees each of your updates, and an update can tell something about the data it "
+    "was made from.",
+)
+MASKED = (
+    "The coordinator learns sums over the participants of a round, and a sum can tell something "
+    "about the data too.",
+    "The other participants' keys come from the coordinator, and are pinned here in the first "
+    "round: a coordinator that lies then",
+    "can read your update. `tequio members FOLDER` shows a fingerprint: compare it with the other "
+    "participants by another channel.",
+)
+
+
+def _open_figures(config: Federation) -> list[str]:
+    """Return lines on what the coordinator reads of each participant."""
+    return [
+        f"  - the changes that your data make to the model ({_trained(config)}), after each of "
+        f"{config.train.rounds} rounds at most;",
+        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+    ]
+
+
+def _masked_figures(config: Federation) -> list[str]:
+    """Return lines on what leaves under masks, and what leaves as it is."""
+    return [
+        f"  - under masks, which only a sum over {LEAST_MEMBERS} participants or more takes away: "
+        "the changes that your data make to the",
+        f"    model ({_trained(config)}), and means over your validation data, in each of "
+        f"{config.train.rounds} rounds at most;",
+        "  - as they are: means over the validation and test data of your personal model and its "
+        "rivals: loss, accuracy;",
+    ]
+
+
+def _trained(config: Federation) -> str:
+    return "LoRA factors, head" if config.task.kind == "classification" else "LoRA factors"

@@ -9,7 +9,7 @@ from tequio.app.assembly.context import ModelContext, build_model_context, build
 from tequio.app.assembly.profile import PROBE, build_node_profile, probing
 from tequio.app.assembly.public_data import build_public_text, public_examples
 from tequio.app.network.chosen_files import check_agreed, read_agreed_files
-from tequio.app.network.participant.agreement import build_agreement, check_task
+from tequio.app.network.participant.agreement import build_agreement, check_work
 from tequio.app.network.participant.join import read_agreed, read_identity
 from tequio.app.run_files import begun_header, recorded_bases, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
@@ -135,5 +135,5 @@ def follow(folder: Path, together: ProcessGroup) -> None:
         with suppress(
             AgreementError, TrainingError, UpdateError
         ):  # the first process meets the same one, and reports it
-            check_task(task, agreed)
+            check_work(task, agreed)
             answer(Follower(folder, config, node), task)

@@ -23,8 +23,15 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
-from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
+from tequio.app.network.participant.join import (
+    KEY,
+    agreed_digest,
+    read_agreed,
+    read_authority,
+    read_identity,
+)
 from tequio.app.network.participant.processes import loaded, own_settings
+from tequio.app.network.participant.sums import SumService
 from tequio.app.run_files import (
     SHARED_FILE,
     recorded_header,
@@ -47,6 +54,7 @@ from tequio.core.errors import (
     AgreementError,
     ConfigError,
     MessageError,
+    ProtectionError,
     RunError,
     TrainingError,
     UpdateError,
@@ -60,8 +68,10 @@ from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
     Failure,
+    GradientRequest,
     PersonaliseRequest,
     Reply,
+    SumRequest,
     TrainRequest,
 )
 from tequio.ledger.folder import RUN, RunFolder
@@ -89,7 +99,8 @@ class ParticipantService:
     ledger.
 
     agreed: the bounds of each request. asked: the requests so far. Both follow from the folder's
-    federation.toml. last: digest of the last task that was done, and the reply, to send again.
+    federation.toml. sums: its side of masked rounds; None in open ones. last: digest of the last
+    task that was done, and the reply, to send again.
     """
 
     config: Federation
@@ -100,6 +111,7 @@ class ParticipantService:
     ledger: Ledger
     agreed: Agreement
     asked: Asked
+    sums: SumService | None = None
     last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
@@ -121,15 +133,18 @@ class ParticipantService:
                 NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log
             )
         kind = kind_of(task)
-        log(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
+        words = f"secure sum, {task.purpose}: {task.step}" if isinstance(task, SumRequest) else kind
+        log(f"round {task.round}: {words}", "task", kind=kind, round=task.round, stage=kind)
         try:
             check_task(task, self.agreed)
             self._share(task, data)
-            reply = pack_message(answer(self, task))
+            reply = pack_message(
+                self._add_up(task, log) if isinstance(task, SumRequest) else answer(self, task)
+            )
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
-        except AgreementError as error:
+        except (AgreementError, ProtectionError) as error:
             failure = Failure.of(task, error)
             log(
                 f"Refused: {error}",
@@ -181,6 +196,16 @@ class ParticipantService:
         entry = self.ledger.last("described")  # the folder has no memory of the rounds before it
         return replace(self.node.memory, since=0 if entry is None else int(entry.body["round"]))
 
+    def _add_up(self, task: SumRequest, log: EventHandler) -> Reply:
+        """Take one step of a secure sum."""
+        if self.sums is None:
+            raise refusal(ProtectionError, "no-secure-sum", name=task.name)
+        return self.sums.add_up(task, SharedWork(self), log)
+
+    def share_work(self, task: TrainRequest | EvaluateRequest) -> None:
+        """Have the other processes take part in a request that came within a secure sum."""
+        self._share(task, pack_message(task))
+
     def train(self, task: TrainRequest) -> Reply:
         """Train for one round, with what earlier uploads left out."""
         return replace(self.node, memory=self._memory()).train(task)
@@ -230,6 +255,34 @@ class ParticipantService:
         ):  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What trains and evaluates for a secure sum: the whole of a participant, with its other
+    processes.
+    """
+
+    service: ParticipantService
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.service.node.name
+
+    def train(self, task: TrainRequest) -> Reply:
+        """Train, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.train(task)
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Evaluate, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.evaluate(task)
+
+    def gradient(self, task: GradientRequest) -> Reply:
+        """Refuse, as every participant does."""
+        return self.service.node.gradient(task)
 
 
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
@@ -377,4 +430,19 @@ def open_participant(
         }
         with begin_record(place, header, {MAIN: context.adapted}) as ledger:
             agreed = build_agreement(whole, said, context)
-            yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked())
+            sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+            yield ParticipantService(
+                config, file, node, facts, place, ledger, agreed, Asked(), sums
+            )
+
+
+def _sum_service(
+    folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float
+) -> SumService | None:
+    if whole.privacy.mode == "open":
+        return None
+    identity = read_identity(folder)
+    federation = agreed_digest(folder)
+    return SumService(
+        folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY))
+    )
