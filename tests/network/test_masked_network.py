@@ -46,9 +46,9 @@ def test_five_processes_open_the_sums_of_one(make_federation: Any, tmp_path: Pat
     alone, shared = (unpack((run / "shared.safetensors").read_bytes()) for run in (one, hub))
     assert shared.norm() > 1e-3
     assert shared.minus(alone).norm() < 1e-6 * max(1.0, alone.norm())
-    for told in rounds(hub / "ledger.sqlite"):
-        assert told["validation"] == {}
-        own = [row for row in told["train"] if row["name"] != "centre"]
+    for body in rounds(hub / "ledger.sqlite"):
+        assert body["validation"] == {}
+        own = [row for row in body["train"] if row["name"] != "centre"]
         assert len(own) == 5
         assert all(row["norm"] is None and row["loss_last"] is None for row in own)
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
@@ -61,9 +61,9 @@ def test_five_processes_open_the_sums_of_one(make_federation: Any, tmp_path: Pat
     assert "Validation loss" in tequio("status", tmp_path / "hub")
 
 
-def lost(told: dict[str, Any]) -> bool:
+def lost(body: dict[str, Any]) -> bool:
     """Whether site3 was in a round and fell out of it."""
-    return any(row["name"] == "site3" and row["status"] == "failed" for row in told["admissions"])
+    return any(row["name"] == "site3" and row["status"] == "failed" for row in body["admissions"])
 
 
 def test_a_participant_killed_in_a_round_drops_out_of_it(
@@ -83,15 +83,15 @@ def test_a_participant_killed_in_a_round_drops_out_of_it(
         )
         people["site3"].send_signal(signal.SIGKILL)
         people["site3"].wait()
-        until(lambda: any(lost(told) for told in rounds(ledger)))
+        until(lambda: any(lost(body) for body in rounds(ledger)))
         stack.enter_context(background(log, "participate", folders["site3"], *ALONE))
         until(lambda: (hub / "report.en.html").exists())
     made = rounds(ledger)
     assert len(made) == 4
-    short = next(told for told in made if lost(told))
+    short = next(body for body in made if lost(body))
     assert short["accepted"]
     assert short["sums"]["train"]["members"] == 4.0
-    assert max(told["sums"]["train"]["members"] for told in made) == 5.0
+    assert max(body["sums"]["train"]["members"] for body in made) == 5.0
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
 
 
