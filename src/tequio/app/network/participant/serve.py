@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event
 from typing import Any
 
 from tequio.app.assembly.manifest import begin_record, build_header, encoding_changed
@@ -24,15 +24,15 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
+from tequio.app.network.participant.ending import Ending
 from tequio.app.network.participant.join import (
     KEY,
-    agreed_digest,
     read_agreed,
     read_authority,
     read_identity,
 )
 from tequio.app.network.participant.processes import loaded, own_settings
-from tequio.app.network.participant.sums import SumService
+from tequio.app.network.participant.sums import SharedWork, SumService, open_sums
 from tequio.app.run_files import (
     SHARED_FILE,
     recorded_header,
@@ -60,7 +60,7 @@ from tequio.core.errors import (
     TrainingError,
     UpdateError,
 )
-from tequio.core.events import EventHandler, Level, Value, ignore_events
+from tequio.core.events import EventHandler, ignore_events
 from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
 from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
@@ -69,7 +69,6 @@ from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
     Failure,
-    GradientRequest,
     PersonaliseRequest,
     Reply,
     SumRequest,
@@ -85,9 +84,6 @@ from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
 # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
-LINGER = 5.0
-DELIVERED = "delivered"  # the record of that
-ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
 UNTOLD = Reason("own-budget-private").as_record()  # what the coordinator hears of what that cut
 
 
@@ -260,34 +256,6 @@ class ParticipantService:
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
 
 
-@dataclass(frozen=True)
-class SharedWork:
-    """What trains and evaluates for a secure sum: the whole of a participant, with its other
-    processes.
-    """
-
-    service: ParticipantService
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.service.node.name
-
-    def train(self, task: TrainRequest) -> Reply:
-        """Train, as an open request would have it."""
-        self.service.share_work(task)
-        return self.service.train(task)
-
-    def evaluate(self, task: EvaluateRequest) -> Reply:
-        """Evaluate, as an open request would have it."""
-        self.service.share_work(task)
-        return self.service.evaluate(task)
-
-    def gradient(self, task: GradientRequest) -> Reply:
-        """Refuse, as every participant does."""
-        return self.service.node.gradient(task)
-
-
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
     """Log why no work is done for a message, and answer in fixed words, so that the coordinator
     does not send it again.
@@ -336,50 +304,6 @@ def serve_participant(
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
-class Ending:
-    """When a participant's work is over: some seconds after the coordinator has confirmed that it
-    recorded this personal model.
-
-    That an answer was sent is no such word: a coordinator that is killed then has not recorded it,
-    and asks again when it is started. Until then a coordinator that is away is tried again and
-    again, however long.
-    """
-
-    def __init__(
-        self, ledger: Ledger, stop: Event, passed_on: EventHandler, linger: float = LINGER
-    ) -> None:
-        self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
-        if ledger.last(DELIVERED) is not None:
-            self._soon()
-
-    def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        """Hear what happens, and pass it on."""
-        words += self._note(event, fields)
-        self._passed_on(words, event, level, **fields)
-
-    def _note(self, event: str, fields: Mapping[str, Value]) -> str:
-        """Record a confirmation; what to add to the words of an event where there is none yet."""
-        made = recorded_personal(self._ledger, alone=False) if event in ENDING else None
-        if made is None or self._ledger.last(DELIVERED) is not None:
-            return ""
-        if event == "disconnected":
-            return "; the personal model is made, but the coordinator has not heard of it"
-        if event == "over":
-            return (
-                "; it did not confirm that it recorded the personal model, which lies here all "
-                "the same"
-            )
-        if fields.get("digest") == made["digest"]:
-            self._ledger.append(DELIVERED, {})
-            self._soon()
-        return ""
-
-    def _soon(self) -> None:
-        timer = Timer(self._linger, self._stop.set)
-        timer.daemon = True
-        timer.start()
-
-
 @contextmanager
 def open_participant(
     folder: Path, file: ParticipantFile, log: Callable[[str], None], together: ProcessGroup = ALONE
@@ -414,7 +338,7 @@ def open_participant(
                     whole, ParticipantProfile.of(file.name, facts["told"]), context
                 )
                 asked = Asked(received_before(ledger))
-                sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+                sums = open_sums(folder, place, whole, agreed, context.adapted.scale)
                 yield ParticipantService(
                     config, file, node, facts, place, ledger, agreed, asked, sums
                 )
@@ -440,19 +364,7 @@ def open_participant(
         }
         with begin_record(place, header, {MAIN: context.adapted}) as ledger:
             agreed = build_agreement(whole, said, context)
-            sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+            sums = open_sums(folder, place, whole, agreed, context.adapted.scale)
             yield ParticipantService(
                 config, file, node, facts, place, ledger, agreed, Asked(), sums
             )
-
-
-def _sum_service(
-    folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float
-) -> SumService | None:
-    if whole.privacy.mode == "open":
-        return None
-    identity = read_identity(folder)
-    federation = agreed_digest(folder)
-    return SumService(
-        folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY))
-    )
