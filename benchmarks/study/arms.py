@@ -136,7 +136,9 @@ def local(
             rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate
         )
         best = search(
-            grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed), extensions
+            grid,
+            lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed),  # noqa: B023
+            extensions,
         )
         losses.append(best.loss)
         test[node.name] = _loss(score(node, best.value, node.data.test))

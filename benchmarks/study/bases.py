@@ -168,7 +168,9 @@ def run_taught(
                 0 if scene.quick else EXTENSIONS,
             )
             rate = arms.search(
-                grids[0], lambda r: _tried(scene, seed, teaching, r, DISTIL[1]), more
+                grids[0],
+                lambda r: _tried(scene, seed, teaching, r, DISTIL[1]),  # noqa: B023
+                more,
             ).rate
             own = arms.search(grids[1], lambda r: _tried(scene, seed, teaching, rate, r), more).rate  # noqa: B023
         runs, retained = taught(scene, seed, teaching, rate, own)
