@@ -166,9 +166,7 @@ def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["model", "rate", "method"])
-def test_asking_one_participant_another_thing_learns_nothing(
-    make_pair: Any, what: str
-) -> None:
+def test_asking_one_participant_another_thing_learns_nothing(make_pair: Any, what: str) -> None:
     _, hidden = make_pair()
     rounds, inner = masked_rounds(hidden)
 

@@ -32,11 +32,11 @@ from tequio.app.network.hub.folder import invite, node_numbers, withdrawn
 from tequio.app.network.monitoring.health import FILE as HEALTH
 from tequio.app.network.monitoring.health import Health, read_health
 from tequio.app.network.monitoring.status import read_status
+from tequio.app.network.participant.ending import Ending
 from tequio.app.network.participant.join import join_federation, read_identity
 from tequio.app.network.participant.leave import leave_federation
 from tequio.app.network.participant.offline import personalise_offline
 from tequio.app.network.participant.serve import (
-    Ending,
     ParticipantService,
     open_participant,
     serve_participant,

@@ -142,7 +142,7 @@ def other_list(people: People, index: int, change: Callable[[dict[int, Listed]],
     return meddle
 
 
-def test_another_key_for_one_is_refused_by_name_until_it_is_accepted(
+def test_another_key_for_one_is_refused_until_it_is_accepted(
     people: People, tmp_path: Path
 ) -> None:
     files = SumFiles(RunFolder(tmp_path / "run"))
@@ -216,7 +216,7 @@ def test_a_directory_that_others_signed_is_refused_by_name(people: People) -> No
     assert (found.code, found.facts["name"]) == ("members-forged", "site2")
 
 
-def test_an_open_request_is_refused_and_a_restarted_process_drops_out(people: People) -> None:
+def test_open_requests_are_refused_and_restarts_drop_out(people: People) -> None:
     held = zero(people.services[1].node.adapted.spec)
     reply = next(people.exchange([EvaluateRequest(0, 1, "site0", held)]))
     assert isinstance(reply, Failure)
@@ -233,9 +233,7 @@ def test_an_open_request_is_refused_and_a_restarted_process_drops_out(people: Pe
     assert seen.summed["members"] == 3.0
 
 
-def test_what_was_opened_is_found_again_and_no_attempt_is_numbered_twice(
-    people: People, tmp_path: Path
-) -> None:
+def test_opened_sums_are_found_again_and_no_attempt_repeats(people: People, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     files = SumFiles(RunFolder(tmp_path / "run"))
     seen = people.look(files)

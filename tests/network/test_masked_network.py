@@ -95,7 +95,7 @@ def test_a_participant_killed_in_a_round_drops_out_of_it(
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
 
 
-def test_a_coordinator_killed_on_the_way_ends_with_the_same_model(
+def test_a_coordinator_killed_midway_ends_with_the_same_model(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """The participants' processes live on, and take part in no second sum of a round."""

@@ -23,7 +23,7 @@ from benchmarks.common.replies import answered
 from builders import free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.participant.availability import pointing_out
-from tequio.app.network.participant.serve import Ending
+from tequio.app.network.participant.ending import Ending
 from tequio.core.events import Level, Value
 from tequio.core.messages import REQUESTS, pack_message, unpack_message
 from tequio.core.types import Failure, PersonaliseRequest, Reply

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event
 from typing import Any
 
 from tequio.app.assembly.manifest import begin_record, build_header, encoding_changed
@@ -23,15 +23,15 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
+from tequio.app.network.participant.ending import Ending
 from tequio.app.network.participant.join import (
     KEY,
-    agreed_digest,
     read_agreed,
     read_authority,
     read_identity,
 )
 from tequio.app.network.participant.processes import loaded, own_settings
-from tequio.app.network.participant.sums import SumService
+from tequio.app.network.participant.sums import SharedWork, SumService, open_sums
 from tequio.app.run_files import (
     SHARED_FILE,
     recorded_header,
@@ -59,7 +59,7 @@ from tequio.core.errors import (
     TrainingError,
     UpdateError,
 )
-from tequio.core.events import EventHandler, Level, Value, ignore_events
+from tequio.core.events import EventHandler, ignore_events
 from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
 from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
@@ -68,7 +68,6 @@ from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
     Failure,
-    GradientRequest,
     PersonaliseRequest,
     Reply,
     SumRequest,
@@ -83,9 +82,6 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
-LINGER = 5.0  # seconds after the confirmation of the personal model, in which it can be asked again
-DELIVERED = "delivered"  # the record of that
-ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
 UNTOLD = Reason("own-budget-private").as_record()  # sent instead of what the own budget cut
 
 
@@ -257,34 +253,6 @@ class ParticipantService:
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
 
 
-@dataclass(frozen=True)
-class SharedWork:
-    """What trains and evaluates for a secure sum: the whole of a participant, with its other
-    processes.
-    """
-
-    service: ParticipantService
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.service.node.name
-
-    def train(self, task: TrainRequest) -> Reply:
-        """Train, as an open request would have it."""
-        self.service.share_work(task)
-        return self.service.train(task)
-
-    def evaluate(self, task: EvaluateRequest) -> Reply:
-        """Evaluate, as an open request would have it."""
-        self.service.share_work(task)
-        return self.service.evaluate(task)
-
-    def gradient(self, task: GradientRequest) -> Reply:
-        """Refuse, as every participant does."""
-        return self.service.node.gradient(task)
-
-
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
     """Log why no work is done for a message, and answer in fixed words.
 
@@ -334,46 +302,6 @@ def serve_participant(
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
-class Ending:
-    """End a participant's work some seconds after the coordinator confirmed the personal model.
-
-    A sent answer is no confirmation: a coordinator that is killed then has not recorded the model,
-    and asks again when it is started. Until then the participant retries an absent coordinator
-    without limit.
-    """
-
-    def __init__(
-        self, ledger: Ledger, stop: Event, passed_on: EventHandler, linger: float = LINGER
-    ) -> None:
-        self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
-        if ledger.last(DELIVERED) is not None:
-            self._soon()
-
-    def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        """Handle one event, and pass it on."""
-        words += self._note(event, fields)
-        self._passed_on(words, event, level, **fields)
-
-    def _note(self, event: str, fields: Mapping[str, Value]) -> str:
-        """Record a confirmation; return what to add to an event's words where there is none yet."""
-        made = recorded_personal(self._ledger, alone=False) if event in ENDING else None
-        if made is None or self._ledger.last(DELIVERED) is not None:
-            return ""
-        if event == "disconnected":
-            return "; the personal model is made, but the coordinator has not confirmed it"
-        if event == "over":
-            return "; it did not confirm that it recorded the personal model, which is stored here"
-        if fields.get("digest") == made["digest"]:
-            self._ledger.append(DELIVERED, {})
-            self._soon()
-        return ""
-
-    def _soon(self) -> None:
-        timer = Timer(self._linger, self._stop.set)
-        timer.daemon = True
-        timer.start()
-
-
 @contextmanager
 def open_participant(
     folder: Path, file: ParticipantFile, log: Callable[[str], None], together: ProcessGroup = ALONE
@@ -405,8 +333,10 @@ def open_participant(
                 agreed = build_agreement(
                     whole, ParticipantProfile.of(file.name, facts["told"]), context
                 )
+                sums = open_sums(folder, place, whole, agreed, context.adapted.scale)
+                asked = Asked(received_before(ledger))
                 yield ParticipantService(
-                    config, file, node, facts, place, ledger, agreed, Asked(received_before(ledger))
+                    config, file, node, facts, place, ledger, agreed, asked, sums
                 )
             return
         salt = secrets.token_hex(16)
@@ -430,19 +360,7 @@ def open_participant(
         }
         with begin_record(place, header, {MAIN: context.adapted}) as ledger:
             agreed = build_agreement(whole, said, context)
-            sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+            sums = open_sums(folder, place, whole, agreed, context.adapted.scale)
             yield ParticipantService(
                 config, file, node, facts, place, ledger, agreed, Asked(), sums
             )
-
-
-def _sum_service(
-    folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float
-) -> SumService | None:
-    if whole.privacy.mode == "open":
-        return None
-    identity = read_identity(folder)
-    federation = agreed_digest(folder)
-    return SumService(
-        folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY))
-    )

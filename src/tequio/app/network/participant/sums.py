@@ -9,20 +9,23 @@ its shares, because two sums of one round would tell their difference.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tequio.app.assembly.masked import listed_plan
 from tequio.app.network.members import fingerprint, pin_members, read_members
 from tequio.app.network.participant.agreement import Agreement
+from tequio.app.network.participant.join import KEY, agreed_digest, read_identity
 from tequio.app.run_files import json_table
 from tequio.config import Federation
 from tequio.core.errors import ConfigError, ProtectionError
 from tequio.core.events import EventHandler
 from tequio.core.protocols import Participant
 from tequio.core.texts.words import refusal
-from tequio.core.types import Reply, SumRequest
+from tequio.core.types import EvaluateRequest, GradientRequest, Reply, SumRequest, TrainRequest
 from tequio.ledger.folder import RunFolder
 from tequio.participant.masked import MaskedNode
-from tequio.trust.keys import PrivateKey, public_bytes
+from tequio.participant.node import Node
+from tequio.trust.keys import PrivateKey, load_key, public_bytes
 from tequio.trust.secure_sum.agreement import Purpose
 from tequio.trust.secure_sum.participant import Member
 from tequio.trust.secure_sum.plan import SumPlan
@@ -118,3 +121,61 @@ class SumService:
         if self.opened.get(purpose, -1) < round_:
             self.opened[purpose] = round_
             self.run.write_atomic(SUMS, json.dumps(self.opened).encode())
+
+
+class Works(Protocol):
+    """A participant that trains and evaluates."""
+
+    @property
+    def node(self) -> Node:
+        """What it has loaded."""
+
+    def share_work(self, task: TrainRequest | EvaluateRequest) -> None:
+        """Have its other processes take part."""
+
+    def train(self, task: TrainRequest) -> Reply:
+        """Train for one round."""
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Score a model."""
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What trains and evaluates for a secure sum: the whole of a participant, with its other
+    processes.
+    """
+
+    service: Works
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.service.node.name
+
+    def train(self, task: TrainRequest) -> Reply:
+        """Train, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.train(task)
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Evaluate, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.evaluate(task)
+
+    def gradient(self, task: GradientRequest) -> Reply:
+        """Refuse, as every participant does."""
+        return self.service.node.gradient(task)
+
+
+def open_sums(
+    folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float
+) -> SumService | None:
+    """Return what answers the steps of sums; None in open rounds."""
+    if whole.privacy.mode == "open":
+        return None
+    identity = read_identity(folder)
+    federation = agreed_digest(folder)
+    return SumService(
+        folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY))
+    )
