@@ -87,8 +87,8 @@ class Compared:
         if isinstance(task, EvaluateRequest):
             asked.check_look(task.round, digest(data), agreed)
         if isinstance(task, TrainRequest):
-            inner = self.inner.participants[task.index]  # type: ignore[attr-defined]
-            model = digest_update(sent_with(task, inner.adapted.scale))
+            inner = self.inner.participants[task.index]
+            model = digest_update(sent_with(task, inner.adapted.scale))  # type: ignore[attr-defined]
             asked.check_trained(task, model, digest_update(task.gradient) if task.gradient else "")
         self.requests.append(task)  # type: ignore[arg-type]
 

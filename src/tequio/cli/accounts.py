@@ -27,8 +27,9 @@ def accounts(
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Print what a run took, by participant: energy, CO2e (location-based), money; SCI; grams for a
-    model card.
+    """Print what a run took, by participant: energy, CO2e (location-based), money and SCI.
+
+    Grams for a model card come last.
 
     Money is in each participant's currency.
     """

@@ -100,7 +100,7 @@ class Windows:
         )
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
-        """Who is still at work: the shared model has moved on, if the round was accepted."""
+        """Return the tasks still at work: the model has moved on, if the round was accepted."""
         working = [
             (m.name, self.asked[m.index]) for m in run_spec.members if m.index in self.working()
         ]

@@ -192,7 +192,7 @@ class Step:
 
 
 class LocalTerm(Named, Protocol):
-    """What is added to the loss of a local step. Strength 0 is no term."""
+    """A term that is added to the loss of a local step. Strength 0 is no term."""
 
     @property
     def strength(self) -> float:

@@ -225,7 +225,7 @@ Request = (
 
 @dataclass(frozen=True)
 class Reply(Addressed):
-    """What comes back.
+    """An answer to a request.
 
     metrics: means over the participant's own data; never a text, a label or a sample.
 

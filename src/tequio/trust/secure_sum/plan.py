@@ -1,4 +1,4 @@
-"""What is the same in all secure sums of a run, and which sum a request means: both sides derive it
+"""The part that all secure sums of a run share, and which sum a request means: both sides derive it
 from what they agreed on."""
 
 import hashlib

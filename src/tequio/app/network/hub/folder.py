@@ -323,7 +323,7 @@ def withdrawn(folder: Path) -> dict[str, str]:
 
 
 def member_keys(folder: Path) -> dict[str, str]:
-    """Participant -> its public key (PEM); of who was invited anew and did not join again yet, the
+    """Participant -> its public key (PEM); of one invited again that did not join again yet, the
     key before.
     """
     return {name: key for key, name in withdrawn(folder).items()} | {

@@ -1,4 +1,4 @@
-"""When a participant across a network is done: after the coordinator confirmed its personal model."""
+"""When a participant's work is done: after the coordinator confirmed its personal model."""
 
 from collections.abc import Mapping
 from threading import Event, Timer

@@ -36,7 +36,7 @@ PURPOSES: tuple[Purpose, ...] = ("train", "validate")
 
 @dataclass
 class SumService:
-    """What answers the steps of sums.
+    """Answer the steps of secure sums.
 
     Attributes:
         folder: the participant's folder, where members.json is.
@@ -142,7 +142,7 @@ class Works(Protocol):
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What trains and evaluates for a secure sum: the whole of a participant, with its other
+    """Train and evaluate for a secure sum: the whole of a participant, with its other
     processes.
     """
 
