@@ -171,7 +171,7 @@ def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_sam
             assert taken.wait(120)
             victim = superlink(hub)
             os.kill(victim, signal.SIGKILL)
-            until(lambda: any("is started again" in line for line in hub.log_lines[before:]))
+            until(lambda: any("starts it again" in line for line in hub.log_lines[before:]))
             until(lambda: superlink(hub) != victim)
             go.set()
             (reply,) = got.result(timeout=400)
@@ -224,7 +224,7 @@ def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_agai
         give_up(hub)  # with nothing on its way
         (reply,) = net.exchange([TASK])
     assert isinstance(reply, Reply), reply
-    assert sum("a new one is taken" in line for line in hub.log_lines) == 2
+    assert sum("takes a new one" in line for line in hub.log_lines) == 2
 
 
 def test_a_server_that_hangs_for_a_while_loses_nothing(hub: Live) -> None:
