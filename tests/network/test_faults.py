@@ -169,7 +169,7 @@ def test_superlink_killed_with_a_task_in_hand_loses_no_reply(hub: Live) -> None:
             assert taken.wait(120)
             victim = superlink(hub)
             os.kill(victim, signal.SIGKILL)
-            until(lambda: any("is started again" in line for line in hub.log_lines[before:]))
+            until(lambda: any("starts it again" in line for line in hub.log_lines[before:]))
             until(lambda: superlink(hub) != victim)
             go.set()
             (reply,) = got.result(timeout=400)
@@ -220,7 +220,7 @@ def test_a_place_given_up_is_taken_again_and_its_task_sent_again(hub: Live) -> N
         give_up(hub)  # with nothing on its way
         (reply,) = net.exchange([TASK])
     assert isinstance(reply, Reply), reply
-    assert sum("a new one is taken" in line for line in hub.log_lines) == 2
+    assert sum("takes a new one" in line for line in hub.log_lines) == 2
 
 
 def test_a_server_that_hangs_for_a_while_loses_nothing(hub: Live) -> None:

@@ -51,7 +51,7 @@ def whole(root: Path, toml: Path, disturbed: bool) -> tuple[str, dict[str, Any]]
             for name, folder in folders.items()
         }
         if disturbed:
-            assert "is started again" in log.read_text(), "SuperLink was killed before it listened"
+            assert "starts it again" in log.read_text(), "SuperLink was killed before it listened"
             until(lambda: "All rounds are done." in log.read_text())
             health = json.loads((hub / "vitals.json").read_text())
             with suppress(ProcessLookupError):

@@ -304,7 +304,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(
     )
     assert stands["note"]["code"] == "left-unannounced"
     assert "site0 left the federation on" in tequio("status", folder)
-    assert "will see you as away" in said
+    assert "will see you as offline" in said
     bundle = folder / "bundle"
     assert [path for path in (folder, folder / "run", bundle) if open_to_others(path)] == []
     assert verify_run(bundle) == verify_run(folder / "run")

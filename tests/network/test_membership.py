@@ -380,7 +380,7 @@ def test_a_run_ends_well_though_one_returns_and_one_leaves(
         )
         until(lambda: (hub / "run" / "report.en.html").exists())
         assert staying.wait(120) == 0
-    assert "federation is over" in (tmp_path / "site0.log").read_text()
+    assert "federation has ended" in (tmp_path / "site0.log").read_text()
     with Ledger.open(record, read_only=True) as ledger:
         (back,) = (e.body for e in ledger.entries("joined"))
         (gone,) = (e.body for e in ledger.entries("left"))

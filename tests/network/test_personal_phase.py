@@ -244,7 +244,7 @@ def test_one_that_is_over_opens_again_for_who_was_away(
             assert coordinator.wait(300) == 0
             assert back.wait(60) == 0
     assert (
-        "site1 made no personal model yet. Open at most 10 min "
+        "site1 made no personal model yet. The coordinator stays open for up to 10 min."
         in (tmp_path / "coordinator.log").read_text()
     )
     with Ledger.open(record, read_only=True) as ledger:
