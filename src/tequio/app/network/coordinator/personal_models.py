@@ -163,8 +163,8 @@ class PersonalPhase:
             if not said and time.monotonic() > quiet:
                 said, names = True, ", ".join(waiting)
                 self.say(
-                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal "
-                    "model was recorded.",
+                    f"Waiting up to {duration(self.grace)} for {names} to learn that the "
+                    "coordinator recorded the personal model.",
                     "waiting",
                     stage="personal models",
                     missing=names,
@@ -189,7 +189,7 @@ class PersonalPhase:
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
             self.say(
-                f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the "
+                f"Waiting up to {duration(self.grace)} for {', '.join(names)} to fetch the "
                 "shared model.",
                 "waiting",
                 stage="personal models",
@@ -209,7 +209,7 @@ class PersonalPhase:
         for name, reason in why.items():
             self.say(
                 f"{name} made no personal model: {ENGLISH.reason(reason)}. "
-                f"To let it, start again: tequio coordinator start {self.hub}",
+                f"To let it make one, start again: tequio coordinator start {self.hub}",
                 "personal-missing",
                 "warning",
                 participant=name,

@@ -140,7 +140,8 @@ def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Hea
         else []
     )
     health.tell(
-        f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that.",
+        f"All rounds are done; {'; '.join(about)}. The coordinator stays open for up to "
+        f"{duration(grace)}.",
         "reopened",
         stage="personal models",
         missing=", ".join([*late, *waiting]),

@@ -69,7 +69,7 @@ class Throttle:
                 words = f"{count} more events of the kind {reason!r}, not logged one by one"
                 self._passed_on(words, "events-more", "info", reason=reason, count=count)
             else:
-                words = f"refused: {count} more requests ({reason}), not told one by one"
+                words = f"refused: {count} more requests ({reason}), not logged one by one"
                 self._passed_on(words, "refused-more", "warning", reason=reason, count=count)
 
     def _may(self, reason: str) -> bool:

@@ -70,8 +70,8 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
             tell(
-                f"No connection for {duration(after)}. Still retrying; the federation may be "
-                f"over. For a personal model now, stop this, and: tequio island {folder}",
+                f"No connection for {duration(after)}. Still retrying; the federation may have "
+                f"ended. To make a personal model now, stop this and run: tequio island {folder}",
                 "coordinator-gone",
                 "warning",
             )
