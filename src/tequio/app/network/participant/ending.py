@@ -13,12 +13,11 @@ ENDING = ("recorded", "disconnected", "over")  # events that matter to when it e
 
 
 class Ending:
-    """When a participant's work is over: some seconds after the coordinator has confirmed that it
-    recorded this personal model.
+    """End a participant's work some seconds after the coordinator confirmed the personal model.
 
-    That an answer was sent is no such word: a coordinator that is killed then has not recorded it,
-    and asks again when it is started. Until then a coordinator that is away is tried again and
-    again, however long.
+    A sent answer is no confirmation: a coordinator that is killed then has not recorded the model,
+    and asks again when it is started. Until then the participant retries an absent coordinator
+    without limit.
     """
 
     def __init__(
@@ -29,22 +28,19 @@ class Ending:
             self._soon()
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        """Hear what happens, and pass it on."""
+        """Handle one event, and pass it on."""
         words += self._note(event, fields)
         self._passed_on(words, event, level, **fields)
 
     def _note(self, event: str, fields: Mapping[str, Value]) -> str:
-        """Record a confirmation; what to add to the words of an event where there is none yet."""
+        """Record a confirmation; return what to add to an event's words where there is none yet."""
         made = recorded_personal(self._ledger, alone=False) if event in ENDING else None
         if made is None or self._ledger.last(DELIVERED) is not None:
             return ""
         if event == "disconnected":
-            return "; the personal model is made, but the coordinator has not heard of it"
+            return "; the personal model is made, but the coordinator has not confirmed it"
         if event == "over":
-            return (
-                "; it did not confirm that it recorded the personal model, which lies here all "
-                "the same"
-            )
+            return "; it did not confirm that it recorded the personal model, which is stored here"
         if fields.get("digest") == made["digest"]:
             self._ledger.append(DELIVERED, {})
             self._soon()
