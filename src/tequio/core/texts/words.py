@@ -184,6 +184,10 @@ def needed_facts(code: str) -> set[str]:
     }
 
 
+OURS = re.compile(r"(in-words|fault|hint|got|renew|found|key|short-round|cannot-take)(-|$)")
+"""Codes of words that only this side says: a participant could say anything through them."""
+
+
 def sent_reason(words: str, error: str = "") -> Reason:
     """Return the reason of words that a participant sent: the one at their end, else what the words
     say.
@@ -193,7 +197,7 @@ def sent_reason(words: str, error: str = "") -> Reason:
     each in one printable line.
     """
     said, reason = split_words(words)
-    if reason is not None and _fits(reason.code, reason.facts):
+    if reason is not None and not OURS.match(reason.code) and _fits(reason.code, reason.facts):
         return reason
     return read_reason(f"{error}: {said}" if error else said) or Reason(QUOTED, {"words": said})
 
@@ -203,8 +207,10 @@ def _fits(code: str, facts: Mapping[str, Any]) -> bool:
         part for fact in facts.values() for part in (fact if isinstance(fact, list) else [fact])
     ]
     try:
-        plain = needed_facts(code) == facts.keys() and all(
-            isinstance(part, str | int | float) for part in parts
+        plain = (
+            needed_facts(code) == facts.keys()
+            and not facts.keys() & {"command", "next"}
+            and all(isinstance(part, str | int | float) for part in parts)
         )
         check_plain(parts)
         shown = plain and ENGLISH.filled(f"reason.{code}", facts)

@@ -7,6 +7,7 @@ its answers. Where they differ, the coordinator refuses, or the participant ends
 
 from typing import Literal
 
+from tequio.core.bounds import one_line
 from tequio.core.errors import NetworkError
 from tequio.core.messages import FORMAT
 from tequio.core.texts.words import refusal
@@ -29,7 +30,7 @@ def difference(
 
     `ours` is of the one that reads it.
     """
-    stated, own = (
-        versions[:100] or "tequio-record-1" for versions in (theirs, ours)
-    )  # the earliest stated none
+    stated, own = (  # the earliest stated none
+        one_line(versions[:100]) or "tequio-record-1" for versions in (theirs, ours)
+    )
     return refusal(NetworkError, "versions-differ", side=whose, stated=stated, own=own)
