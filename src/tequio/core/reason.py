@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tequio.core.bounds import read_json
+from tequio.core.bounds import TEXT, read_json
 
 CODE = "[a-z0-9]+(?:-[a-z0-9]+)*"
 MARKED = re.compile(rf"(?P<words>.*) \[(?P<code>{CODE}) (?P<facts>\{{.*\}})\]", re.DOTALL)
@@ -35,8 +35,11 @@ class Reason:
         return {"code": self.code, "facts": dict(self.facts)}
 
     def after(self, words: str) -> str:
-        """Return the words with this reason at their end, for `split_words`."""
-        return f"{words} [{self.code} {json.dumps(dict(self.facts), ensure_ascii=False)}]"
+        """Return the words with this reason at their end, for `split_words`; the words alone where
+        both are longer than a message holds, and the reason would be cut off.
+        """
+        whole = f"{words} [{self.code} {json.dumps(dict(self.facts), ensure_ascii=False)}]"
+        return whole if len(whole.encode()) <= TEXT else words
 
 
 def split_words(words: str) -> tuple[str, Reason | None]:
