@@ -30,6 +30,13 @@ settings.load_profile("tequio")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Let each test begin with one thread, whatever a command before it has set."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT, 32 wide, random weights."""
