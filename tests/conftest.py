@@ -30,9 +30,8 @@ settings.load_profile("tequio")
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Let each test begin with one thread, whatever a command before it has set."""
+def pytest_runtest_setup() -> None:
+    """Let each test, its fixtures too, begin with one thread, whatever ran before it."""
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
 
