@@ -23,7 +23,7 @@ BARE = re.compile(
     r"(?:is|has|was|lost|leaves|comes|goes|diverges|joins|answers|works|trains|sends|stays)\b"
 )
 UNITS = "second|minute|hour|day|year|round|step|token|participant|kWh|site|seed|update|number"
-ALIGNED = re.compile(r"# type: ignore.*|# noqa.*")  # comments for tools do not count as columns
+FOR_TOOLS = re.compile(r"# type: ignore.*|# noqa.*")  # comments for tools do not count as columns
 PLAIN = {
     re.compile(rf"\b{words}\b"): instead
     for words, instead in {
@@ -96,7 +96,7 @@ def faults(path: Path) -> Iterator[str]:
     if path.suffix == ".py":
         templates = lines_of_templates(path)
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            if len(ALIGNED.sub("", line).rstrip()) > COLUMNS and number not in templates:
+            if len(FOR_TOOLS.sub("", line).rstrip()) > COLUMNS and number not in templates:
                 yield f"{name}:{number}: rule 7: {len(line)} columns"
         for number, text in prose_of_python(path):
             yield from (f"{name}:{number}: {fault}" for fault in faults_of_words(text))

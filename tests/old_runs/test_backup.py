@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from make import NAMES, background, free_port, tequio, until
-from test_old_runs import check_read, check_same_end, hashes, unpacked
+from make import NAMES, background, tequio, until
+from test_old_runs import check_read, check_same_end, hashes, renewed, unpacked
 
 from tequio.app.models.verify import verify_run
 from tequio.app.network.hub.backup import MANIFEST, SUMS, back_up
@@ -194,13 +194,8 @@ def test_a_coordinator_lost_at_work_is_restored_to_the_same_end(
     pytest.importorskip("flwr")
     finished = unpacked("network-finished", tmp_path, monkeypatch).absolute() / "hub" / "run"
     root = unpacked("network-stopped", tmp_path, monkeypatch)
-    run, log, port = root / "hub" / "run", root / "log", free_port()
+    run, log, port = root / "hub" / "run", root / "log", renewed(root)
     before = hashes(run)
-    tequio(root, "coordinator", "renew", "hub")
-    for name in NAMES:
-        identity = root / name / "identity.json"
-        moved = json.loads(identity.read_text(encoding="utf-8")) | {"address": f"127.0.0.1:{port}"}
-        identity.write_text(json.dumps(moved), encoding="utf-8")
     start = ("coordinator", "start", "hub", "--port", str(port), "--wait", "10", "--threads", "1")
     with background(root, *start) as coordinator:
         until(lambda: "Listening" in log.read_text(encoding="utf-8"))

@@ -40,6 +40,17 @@ def unpacked(name: str, tmp_path: Path, monkeypatch: Patch) -> Path:
     return Path()
 
 
+def renewed(root: Path) -> int:
+    """Give a stopped network a certificate of today and a free port; return the port."""
+    port = free_port()
+    tequio(root, "coordinator", "renew", "hub")
+    for name in NAMES:
+        identity = root / name / "identity.json"
+        moved = json.loads(identity.read_text(encoding="utf-8")) | {"address": f"127.0.0.1:{port}"}
+        identity.write_text(json.dumps(moved), encoding="utf-8")
+    return port
+
+
 def records(run: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
@@ -163,13 +174,8 @@ def test_a_stopped_network_starts_again_and_ends_the_same(
     pytest.importorskip("flwr")
     finished = unpacked("network-finished", tmp_path, monkeypatch).absolute() / "hub" / "run"
     root = unpacked("network-stopped", tmp_path, monkeypatch)
-    run, log, port = root / "hub" / "run", root / "log", free_port()
+    run, log, port = root / "hub" / "run", root / "log", renewed(root)
     before = hashes(run)
-    tequio(root, "coordinator", "renew", "hub")
-    for name in NAMES:
-        identity = root / name / "identity.json"
-        moved = json.loads(identity.read_text(encoding="utf-8")) | {"address": f"127.0.0.1:{port}"}
-        identity.write_text(json.dumps(moved), encoding="utf-8")
     with ExitStack() as running:
         options = ("--port", str(port), "--wait", "10", "--threads", "1")
         start = ("coordinator", "start", "hub", *options)
